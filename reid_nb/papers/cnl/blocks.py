@@ -17,7 +17,7 @@ from ...errors import UsageError, unknown
 
 # %% ../../../nbs/cnl/01_attention_blocks.ipynb #6834e82d
 class Cost(NamedTuple):
-    """What one image costs: learned numbers, and multiply-adds of convolutions, matrix products and batch norms."""
+    """What one image costs: learned numbers, and multiply-adds (convolutions and matrix products)."""
 
     parameters: int
     macs: int
@@ -54,7 +54,7 @@ class HAC(nn.Module):
     def cost(self, height: int, width: int) -> Cost:
         """Closed formula; the map's size does not matter."""
         c, i = self.channels, self.inner
-        return Cost(parameters=2 * c * i + 3 * i + 3 * c, macs=2 * c * i + 2 * (i + c))
+        return Cost(parameters=2 * c * i + 3 * i + 3 * c, macs=2 * c * i)
 
 # %% ../../../nbs/cnl/01_attention_blocks.ipynb #4185a5fb
 def projection(inner: int, channels: int) -> nn.Sequential:
@@ -90,8 +90,7 @@ class AGW(nn.Module):
     def cost(self, height: int, width: int) -> Cost:
         """Closed formula; the two matrix products grow with the square of the number of pixels."""
         c, i, pixels = self.channels, self.inner, height * width
-        return Cost(parameters=4 * c * i + 3 * i + 3 * c,
-                    macs=4 * c * i * pixels + 2 * i * pixels**2 + 2 * c * pixels)
+        return Cost(parameters=4 * c * i + 3 * i + 3 * c, macs=4 * c * i * pixels + 2 * i * pixels**2)
 
 # %% ../../../nbs/cnl/01_attention_blocks.ipynb #f64bf3ec
 def channel_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -123,7 +122,7 @@ class CNL(nn.Module):
     def cost(self, height: int, width: int) -> Cost:
         """Closed formula; the map's size does not matter."""
         c, i = self.channels, self.inner
-        return Cost(parameters=4 * c * i + 3 * i + 3 * c, macs=4 * c * i + 2 * i**2 + 2 * c)
+        return Cost(parameters=4 * c * i + 3 * i + 3 * c, macs=4 * c * i + 2 * i**2)
 
 # %% ../../../nbs/cnl/01_attention_blocks.ipynb #163f7a18
 BLOCKS: dict[str, type[nn.Module]] = {"hac": HAC, "agw": AGW, "cnl": CNL}
