@@ -1,0 +1,125 @@
+"""ResNet-50 with attention at its 17 positions: shapes, names, warm starts, costs and refusals."""
+from copy import deepcopy
+
+import pytest
+import torch
+
+from reid_nb.backbones import ReIDModel, resnet
+from reid_nb.errors import UsageError
+from reid_nb.papers.cnl.network import (POSITIONS, added_cost, network_cost, placement, position_shapes, residual_blocks,
+                                        resnet_with_attention)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    torch.manual_seed(0)
+    trunk = resnet(width=0.25).eval()
+    for module in trunk.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 2)
+    return trunk
+
+
+def test_shapes_are_those_printed_at_the_top_of_figure_4():
+    shapes = position_shapes()
+    expected = [(64, 64, 32)] + [(256, 64, 32)] * 3 + [(512, 32, 16)] * 4 + [(1024, 16, 8)] * 6 + [(2048, 16, 8)] * 3
+    assert [tuple(row) for row in shapes[["C", "H", "W"]].to_numpy()] == expected
+    assert shapes.index.tolist() == list(POSITIONS) == list(range(1, 18))
+    assert shapes.groupby("stage").size().tolist() == [1, 3, 4, 6, 3]
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_a_block_sees_the_map_of_its_position_and_nothing_else_changes(position, plain):
+    network = resnet_with_attention(width=0.25, block="cnl", positions=[position]).eval()
+    network.load_state_dict(plain.state_dict(), strict=False)
+    at, after = {}, {}
+    network.attention[str(position)].register_forward_hook(lambda _, inputs, __: at.update(x=inputs[0]))
+    place = [plain.maxpool, *residual_blocks(plain)][position - 1]
+    handle = place.register_forward_hook(lambda _, __, output: after.update(x=output))
+    images = torch.randn(2, 3, 64, 32)
+    with torch.no_grad():
+        assert torch.equal(network(images), plain(images))
+    handle.remove()
+    assert torch.equal(at["x"], after["x"])
+
+
+def test_the_trunks_names_are_unchanged_and_its_weights_load_from_disk(plain, tmp_path):
+    from safetensors.torch import save_file
+    save_file(plain.state_dict(), tmp_path / "trunk.safetensors")
+    network = resnet_with_attention(width=0.25, block="hac", positions=[8, 14], weights=tmp_path / "trunk.safetensors")
+    own = network.state_dict()
+    for name, tensor in plain.state_dict().items():
+        assert torch.equal(own.pop(name), tensor)
+    assert own and all(name.startswith(("attention.8.", "attention.14.")) for name in own)
+
+
+def test_a_copy_of_a_network_uses_its_own_blocks(plain):
+    network = resnet_with_attention(width=0.25, block="cnl", positions=[8]).eval()
+    copied = deepcopy(network)
+    torch.nn.init.ones_(copied.attention["8"].project[1].bias)
+    images = torch.randn(1, 3, 64, 32)
+    with torch.no_grad():
+        assert not torch.equal(copied(images), network(images))
+
+
+@pytest.mark.parametrize("block", ["hac", "agw", "cnl"])
+def test_a_model_around_it_trains_and_embeds(block):
+    model = ReIDModel(resnet_with_attention(width=0.25, block=block, positions=[6, 8, 14]), num_classes=5)
+    output = model.train()(torch.randn(4, 3, 64, 32))
+    assert output.logits.shape == (4, 5) and output.embedding.shape == (4, 512)
+    (output.logits.square().sum() + output.feature.square().sum()).backward()
+    assert model.trunk.attention["8"].project[1].weight.grad is not None if block != "hac" else True
+    assert model.eval()(torch.randn(2, 3, 64, 32)).shape == (2, 512)
+
+
+@pytest.mark.parametrize("block, arguments, parameters", [
+    ("hac", {}, 203_136), ("cnl", {"reduction": 1}, 6_303_744), ("cnl", {}, 3_154_944), ("cnl", {"reduction": 16}, 399_744),
+    ("agw", {"inner": 1}, 14_345), ("agw", {}, 3_154_944)])
+def test_counted_and_formula_costs_agree_with_the_published_count(block, arguments, parameters):
+    plain = network_cost()
+    counted = network_cost(block=block, positions=[6, 8, 14], block_args=arguments)
+    formula = added_cost(block, [6, 8, 14], arguments)
+    assert counted.parameters - plain.parameters == formula.parameters == parameters
+    assert counted.macs - plain.macs == formula.macs
+
+
+def test_backbones_cost_what_is_published():
+    # fvcore adds two for each number in a batch norm, hence the tolerance of 1 %
+    for depth, parameters, gmacs in ((50, 23_508_032, 4.070), (101, 42_500_160, 6.501)):
+        cost = network_cost(depth=depth)
+        assert cost.parameters == parameters
+        assert cost.macs == pytest.approx(gmacs * 1e9, rel=0.01)
+
+
+def test_mixed_positions_equal_single_ones():
+    mixed = resnet_with_attention(width=0.25, positions={"8": "hac", "14": {"block": "agw", "inner": 1}, 2: "cnl"})
+    kinds = {position: type(block).__name__ for position, block in mixed.attention.items()}
+    assert kinds == {"2": "CNL", "8": "HAC", "14": "AGW"}
+    assert mixed.attention["14"].inner == 1
+    assert placement("cnl", [8, 6], {"reduction": 1}) == placement(
+        None, {p: {"block": "cnl", "reduction": 1} for p in ("8", "6")}, None)
+
+
+def test_no_block_is_the_plain_trunk_at_any_depth():
+    for depth in (50, 101):
+        trunk = resnet_with_attention(depth, width=0.25)
+        assert trunk.state_dict().keys() == resnet(depth, width=0.25).state_dict().keys()
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (dict(block="cnl", positions=[0]), "no position 0.*1 .after the stem"),
+    (dict(block="cnl", positions=[18]), "15 to 17 .stage 4"),
+    (dict(block="cnl", positions=["8a"]), "no position '8a'"),
+    (dict(block="cnl", positions=[8, 8]), "twice"),
+    (dict(positions={"8": "cnl", 8: "hac"}), "twice"),
+    (dict(block="cln", positions=[8]), "Did you mean 'cnl'"),
+    (dict(block="cnl", positions=[8], block_args={"r": 1}), "Known: reduction"),
+    (dict(block="cnl"), "give both"),
+    (dict(positions=[8]), "give both"),
+    (dict(block="cnl", positions={"8": "cnl"}), "leave block and block_args out"),
+    (dict(depth=101, block="cnl", positions=[8]), "depth=101 takes no attention blocks"),
+])
+def test_wrong_requests_are_refused_in_plain_words(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        resnet_with_attention(**arguments)
