@@ -1,0 +1,170 @@
+"""The batch: its graph, its lock, its progress, and the whole way from nothing to a report."""
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from reid_nb import artefacts, reproduce, runs
+from reid_nb.cells import CELL_COLUMNS
+from reid_nb.claims import CLAIM_COLUMNS
+from reid_nb.errors import ReidError, UsageError
+from reid_nb.files import read_json
+from reid_nb.plans import load_plan
+
+REID_NB = Path(sys.executable).parent / "reid-nb"
+
+
+def call(*words, outputs, check=None, **more):
+    done = subprocess.run([REID_NB, *words], env={**os.environ, "REID_NB_OUTPUTS": str(outputs)}, capture_output=True,
+                          text=True, timeout=600, **more)
+    assert check is None or done.returncode == check, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture
+def plan(monkeypatch, tmp_path):
+    monkeypatch.setattr(runs, "fingerprint", lambda data: "pixels")
+    monkeypatch.setenv("REID_NB_OUTPUTS", str(tmp_path))
+    return load_plan("cnl", "mini")
+
+
+def test_snakefile_orders_trunk_variant_table(plan, tmp_path):
+    """Snakemake itself reads the file and lists the jobs of Table I in an order that respects their needs."""
+    path = reproduce.write_snakefile(tmp_path, [plan], {"cnl": ["table_1"]})
+    dry = subprocess.run([sys.executable, "-m", "snakemake", "-s", path, "-d", tmp_path, "-n", "--cores", "2"],
+                         capture_output=True, text=True)
+    text = dry.stdout + dry.stderr
+    assert dry.returncode == 0, text
+    assert text.index("rule run_cnl_trunk_s0") < text.index("rule run_cnl_c_nl_8_s0") < text.index("rule artefact_cnl_table_1")
+    assert "rule run_cnl_latency" in text and "artefact_cnl_figure_4" not in text
+
+
+def test_latency_takes_all_cores_and_training_its_own_threads(plan, tmp_path):
+    text = reproduce.write_snakefile(tmp_path, [plan], {"cnl": list(plan.artefacts)}).read_text()
+    assert "threads: workflow.cores" in text.split("rule run_cnl_latency")[1].split("rule ")[0]
+    assert "threads: 1\n" in text.split("rule run_cnl_c_nl_8_s0")[1].split("rule ")[0]
+
+
+def test_only_what_an_artefact_needs_is_done(plan):
+    assert reproduce.needed(plan, ["figure_4"]) == ["latency"]
+    assert {"latency", "trunk-s0", "c-nl-8-s0"} <= set(reproduce.needed(plan, ["table_1"]))
+
+
+def test_two_batches_in_one_folder(tmp_path):
+    with reproduce.lock(tmp_path):
+        code = f"from reid_nb.reproduce import lock\nwith lock(__import__('pathlib').Path({str(tmp_path)!r})): pass"
+        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert other.returncode and f"process {os.getpid()}" in other.stderr and "REID_NB_OUTPUTS" in other.stderr
+    with reproduce.lock(tmp_path):
+        pass  # free again
+
+
+def test_snakemake_takes_its_own_options():
+    words = reproduce.snakemake_command(["--executor", "slurm", "--jobs", "20"])
+    assert words[-4:] == ["--executor", "slurm", "--jobs", "20"] and "--cores" not in words
+    assert "--cores" in reproduce.snakemake_command([])
+
+
+def test_time_left_follows_the_speed_seen(plan, tmp_path):
+    progress = reproduce.Progress(tmp_path, [plan], {"cnl": ["figure_4"]})
+    total = sum(cost for _, cost in progress.steps.values())
+    assert progress.seconds_left() == pytest.approx(total / os.cpu_count())
+    progress.started = time.time() - 100
+    first = next(iter(progress.steps))
+    progress.done.add(first)
+    done = progress.steps[first][1]
+    assert progress.seconds_left() == pytest.approx((total - done) * 100 / done, rel=0.05)
+
+
+def test_parameters_are_checked_before_anything_runs(plan, tmp_path):
+    for given, words in [({"sedes": 3}, "seeds"), ({"seeds": "3"}, "'seeds' is int"), ({"preset": 1}, "'preset' is str")]:
+        with pytest.raises(UsageError, match=words):
+            artefacts.make(plan, "figure_4", given)
+    assert not list(tmp_path.rglob("*.ipynb"))
+
+
+def test_a_failing_notebook_is_recorded_and_named(plan):
+    """Its runs are not there: the error says how to make them, and no old table stays behind."""
+    with pytest.raises(ReidError, match="figure_4 failed: ReidError.*reid-nb run cnl latency"):
+        artefacts.make(plan, "figure_4")
+    record = read_json(reproduce.outputs_root() / "mini" / "cnl" / "figure_4" / "record.json")
+    assert record["status"] == "failed" and "is not done" in record["error"]
+
+
+def test_cells_of_missing_artefacts_stay_in_view(plan):
+    cells = reproduce.gather_cells(plan)
+    assert list(cells.columns) == CELL_COLUMNS
+    assert set(cells["artefact"]) == {"table_1", "figure_1", "figure_4"}
+    assert set(cells["status"]) <= {"missing", "not-published"}
+
+
+@pytest.mark.parametrize("words, code, said", [
+    (["reproduce", "cnn"], 2, "Did you mean 'cnl'"), (["reproduce", "--preset", "tiny"], 2, "smoke"),
+    (["reproduce", "cnl", "--artefact", "table_9"], 2, "table_1"), (["run", "cnl", "nothing", "--preset", "smoke"], 2, "c-nl"),
+    (["artefact", "cnl", "figure_4", "--preset", "smoke", "-p", "seads=3"], 2, "seeds"), (["bench", "evalute"], 2, "evaluate"),
+    (["evaluate", "nothing.npz"], 1, "nothing.npz")])
+def test_wrong_calls_end_with_a_line_and_a_code(words, code, said, tmp_path):
+    done = call(*words, outputs=tmp_path, check=code)
+    assert said in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """One batch at preset smoke, from nothing; interrupted once on the way."""
+    outputs = tmp_path_factory.mktemp("smoke")
+    batch = subprocess.Popen([REID_NB, "reproduce", "--preset", "smoke"], env={**os.environ, "REID_NB_OUTPUTS": str(outputs)},
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    log, patience = outputs / "smoke" / "snakemake.log", time.time() + 240
+    while not (log.is_file() and "run_cnl" in log.read_text()) and time.time() < patience and batch.poll() is None:
+        time.sleep(0.2)
+    batch.send_signal(signal.SIGINT)
+    said = batch.communicate(timeout=60)[0]
+    return outputs, batch, said, call("reproduce", "--preset", "smoke", outputs=outputs)
+
+
+def test_interrupted_batch_says_so_and_leaves_nothing_half_written(smoke):
+    outputs, batch, said, _ = smoke
+    assert batch.returncode == 130, said
+    assert "goes on where it stopped" in said and "Traceback" not in said
+    assert not list(outputs.rglob("*.partial*"))
+
+
+def test_batch_ends_with_the_report(smoke):
+    outputs, _, _, done = smoke
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"report: {outputs}/smoke/report/index.html" in done.stdout and "left" in done.stdout
+    cells, claims = (pd.read_csv(outputs / "smoke" / name) for name in ("cells.csv", "claims.csv"))
+    assert list(cells.columns) == CELL_COLUMNS and list(claims.columns) == CLAIM_COLUMNS
+    assert (cells.query("kind == 'architecture'")["status"] == "match").all()
+    assert cells.query("artefact == 'figure_4' and kind == 'hardware' and column == 'slow-down'")["value"].notna().all()
+    for name in ("table_1", "figure_1", "figure_4"):
+        here = {path.name for path in (outputs / "smoke" / "cnl" / name).iterdir()}
+        assert {"notebook.ipynb", "record.json", "cells.csv", "table.csv", "table.tex"} <= here
+    assert {"figure.png", "figure.svg"} <= here
+
+
+def test_a_second_batch_recomputes_nothing(smoke):
+    outputs = smoke[0]
+    before = {path: path.stat().st_mtime_ns for path in outputs.rglob("run.json")}
+    done = call("reproduce", "--preset", "smoke", outputs=outputs, check=0)
+    assert "up to date" in done.stdout
+    assert before == {path: path.stat().st_mtime_ns for path in outputs.rglob("run.json")}
+
+
+def test_a_deleted_table_is_made_again_by_another_executor(smoke):
+    """Snakemake's cluster-generic executor with a local script in place of a scheduler."""
+    pytest.importorskip("snakemake_executor_plugin_cluster_generic")
+    outputs = smoke[0]
+    for path in (outputs / "smoke" / "cnl" / "figure_4").iterdir():
+        path.unlink()
+    submit = outputs / "submit.sh"
+    submit.write_text(f"#!/bin/sh\necho $1 >>{outputs}/submitted\nsh $1\n")
+    submit.chmod(0o755)
+    call("reproduce", "--preset", "smoke", "--executor", "cluster-generic", "--cluster-generic-submit-cmd", str(submit),
+         "--jobs", "1", outputs=outputs, check=0)
+    assert (outputs / "submitted").is_file() and (outputs / "smoke" / "cnl" / "figure_4" / "figure.svg").is_file()

@@ -1,0 +1,93 @@
+"""A run's address: what changes it, what does not; and what a missing run says."""
+import dataclasses
+
+import pytest
+
+from reid_nb import runs
+from reid_nb.errors import ReidError, UsageError
+from reid_nb.plans import PRESETS, Data, Plan, Train, load_plan, slug
+from reid_nb.recipes import STRONG_BASELINE
+
+DATA = Data("market1501", "smoke")
+
+
+@pytest.fixture(autouse=True)
+def data_is_here(monkeypatch, tmp_path):
+    monkeypatch.setattr(runs, "fingerprint", lambda data: f"pixels of {data.label}")
+    monkeypatch.setenv("REID_NB_OUTPUTS", str(tmp_path))
+
+
+def plan_of(**changes):
+    base = Train("a", STRONG_BASELINE, DATA, seed=0, protocol="market1501")
+    jobs = {"a": dataclasses.replace(base, **changes), "b": dataclasses.replace(base, name="b", start="a")}
+    return Plan("cnl", "title", PRESETS["smoke"], 1, jobs, {})
+
+
+@pytest.mark.parametrize("changes", [
+    {"seed": 1}, {"threads": 2}, {"data": Data("market1501", "mini")}, {"protocol": "all_pairs"},
+    {"recipe": STRONG_BASELINE.scaled(lr=1e-3)}], ids=lambda changes: next(iter(changes)))
+def test_address_follows_what_decides_the_outcome(changes):
+    assert runs.address(plan_of(), "a") != runs.address(plan_of(**changes), "a")
+    assert runs.address(plan_of(), "b") != runs.address(plan_of(**changes), "b"), "a run follows the run it starts from"
+
+
+def test_address_ignores_what_does_not():
+    assert runs.address(plan_of(), "a") == runs.address(plan_of(cost=999.0), "a")
+
+
+def test_code_hash_sees_code_and_not_comments(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "module_path", lambda name: tmp_path / "m.py" if name == "reid_nb.m" else None)
+    seen = []
+    for text in ['def f(x):\n    """One."""\n    return x + 1\n', '# a comment\ndef f(x):\n    """Two."""\n\n    return x + 1\n',
+                 'def f(x):\n    """One."""\n    return x + 2\n']:
+        (tmp_path / "m.py").write_text(text)
+        runs.source_of.cache_clear()
+        seen.append(runs.code_hash("reid_nb.m"))
+    runs.source_of.cache_clear()
+    assert seen[0] == seen[1] != seen[2]
+
+
+def test_code_hash_follows_imports_through_the_package():
+    modules = runs.source_of("reid_nb.training")[1]
+    assert "reid_nb.losses" in modules or "reid_nb.recipes" in modules
+    assert not any("papers" in name for name in modules), "training must not depend on a paper"
+
+
+def test_latency_of_another_machine_is_another_run(monkeypatch):
+    plan = load_plan("cnl", "smoke")
+    here = runs.address(plan, "latency")
+    monkeypatch.setattr(runs, "processor", lambda: "another processor")
+    assert runs.address(plan, "latency") != here
+
+
+def test_a_run_that_is_not_done_names_the_command():
+    with pytest.raises(ReidError, match="reid-nb run cnl a --preset smoke"):
+        runs.load_run(plan_of(), "a")
+
+
+def test_unknown_names():
+    for call, words in [(lambda: load_plan("cnn", "mini"), "Did you mean 'cnl'"), (lambda: load_plan("cnl", "mimi"), "'mini'"),
+                        (lambda: load_plan("cnl", "mini").job("c-nl-8-s1"), "c-nl-8-s0"),
+                        (lambda: load_plan("cnl", "mini").artefact("table1"), "table_1"),
+                        (lambda: load_plan("cnl", "mini", 0), "at least one seed"),
+                        (lambda: runs.twin_module("market"), "market1501")]:
+        with pytest.raises(UsageError, match=words):
+            call()
+
+
+def test_a_plan_holds_all_that_its_parts_need():
+    with pytest.raises(UsageError, match="needs a job 'z'"):
+        Plan("cnl", "t", PRESETS["smoke"], 1, {"a": dataclasses.replace(plan_of().jobs["b"], start="z")}, {})
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_row_of_table_1_is_trained_or_said_to_be_left_out(preset):
+    plan = load_plan("cnl", preset)
+    trained = {name.rsplit("-s", 1)[0] for name in plan.artefact("table_1").needs if name != "latency"}
+    assert len(plan.jobs["latency"].candidates) >= 11
+    assert len(trained) == (2 if preset == "smoke" else 14)
+    assert all(job.threads >= 1 for job in plan.jobs.values() if job.kind == "train")
+
+
+def test_slug_is_safe_everywhere():
+    assert slug("C-NL @ 6, 8, 14 (circle loss)") == "c-nl-6-8-14-circle-loss"
