@@ -11,6 +11,11 @@ from reid_nb.errors import UsageError
 PIDS = torch.tensor([0, 0, 0, 1, 1, 2, 2, 3])
 
 
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def features():
     return torch.randn(8, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
