@@ -55,9 +55,9 @@ def choose_identities(groups_left: np.ndarray, batches_left: int, identities: in
 class IdentitySampler:
     """P x K batches for `DataLoader(batch_sampler=...)`: lists of `identities` x `images` draws, identity after identity.
 
-    `pids` has one identity a training image. The batches of an epoch depend on `seed` and on `set_epoch` alone. Raises
-    `ReidError` when there are fewer than `identities` different pids. Hermans et al., In Defense of the Triplet
-    Loss, 2017, section 2.
+    `pids` has one identity a training image. The batches depend on `seed` and on the attribute `epoch` alone: set it
+    before every epoch. Raises `ReidError` when there are fewer than `identities` different pids.
+    Hermans et al., In Defense of the Triplet Loss, 2017, section 2.
     """
 
     drop_last = True   # what accelerate asks a batch sampler: all batches are full
@@ -78,10 +78,6 @@ class IdentitySampler:
 
     def __len__(self) -> int:
         return self.length
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose batches the next iteration gives."""
-        self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[Draw]]:
         rng = np.random.default_rng([self.seed, self.epoch])

@@ -4,7 +4,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from accelerate import Accelerator
 from accelerate.data_loader import BatchSamplerShard
+from torch.utils.data import DataLoader, Dataset
 
 from reid_nb.errors import ReidError, UsageError
 from reid_nb.sampling import IdentitySampler, epoch_length, shuffled_groups
@@ -13,8 +15,18 @@ BALANCED = np.repeat(np.arange(150), 12)
 LONG_TAIL = np.repeat(np.arange(40), [1, 2, 3, 200] + [4] * 10 + [9] * 10 + [30] * 16)   # one identity has a third of the images
 
 
+class Indices(Dataset):
+    """Gives back the row number that it is asked for."""
+
+    def __len__(self):
+        return len(BALANCED)
+
+    def __getitem__(self, draw):
+        return draw.index
+
+
 def epoch_of(sampler, epoch=0):
-    sampler.set_epoch(epoch)
+    sampler.epoch = epoch
     return list(sampler)
 
 
@@ -104,6 +116,14 @@ def test_processes_get_whole_identities(processes):
         assert list(itertools.chain(*shares)) == batch
         for share in shares:
             assert set(Counter(BALANCED[draw.index] for draw in share).values()) == {4}
+
+
+def test_a_prepared_loader_keeps_the_epoch_that_was_set():
+    """accelerate's loader counts epochs from 0 in every process and would hand that count to a method `set_epoch`."""
+    sampler = IdentitySampler(BALANCED, 16, 4)
+    loader = Accelerator(cpu=True).prepare(DataLoader(Indices(), batch_sampler=sampler))
+    expected = [[draw.index for draw in batch] for batch in epoch_of(sampler, 5)]
+    assert [indices.tolist() for indices in loader] == expected
 
 
 def test_errors_name_the_numbers():

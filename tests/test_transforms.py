@@ -144,7 +144,7 @@ def test_an_epoch_is_the_same_after_an_interruption_and_in_workers(folder, worke
         sampler = IdentitySampler(table["pid"], identities=2, images=2, seed=9)
         loader = DataLoader(ImageDataset(table, root, transform), batch_sampler=sampler, num_workers=workers)
         for epoch in range(first, last):
-            sampler.set_epoch(epoch)
+            sampler.epoch = epoch
             yield from loader
 
     whole, resumed = list(epochs(0, 4, 0)), list(epochs(2, 4, workers))
