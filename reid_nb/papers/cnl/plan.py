@@ -53,14 +53,15 @@ class Size:
     identities: int            # P of P x K
     batch: int                 # latency: images a batch
     rounds: int                # latency: interleaved rounds
+    backends: tuple[str, ...]  # latency: the last one fills the tables
     seconds: float             # expected seconds an epoch on one thread (or on the GPU), for the time estimate
 
 SIZES = {
-    "smoke": Size(0.25, (64, 32), 1, 1, 4, 1, 2, 1.0),
-    "mini": Size(0.25, (128, 64), 14, 3, 8, 2, 7, 14.0),
-    "night": Size(0.25, (128, 64), 24, 8, 16, 16, 15, 30.0),
-    "gpu": Size(1.0, (256, 128), 40, 20, 16, 16, 200, 12.0),
-    "paper": Size(1.0, (256, 128), None, 120, 16, 16, 1000, 60.0),
+    "smoke": Size(0.25, (64, 32), 1, 1, 4, 1, 4, ("eager",), 1.0),
+    "mini": Size(0.25, (128, 64), 14, 3, 8, 2, 7, ("eager", "onnxruntime"), 14.0),
+    "night": Size(0.25, (128, 64), 24, 8, 16, 16, 15, ("eager", "onnxruntime"), 30.0),
+    "gpu": Size(1.0, (256, 128), 40, 20, 16, 16, 200, ("eager",), 12.0),
+    "paper": Size(1.0, (256, 128), None, 120, 16, 16, 1000, ("eager",), 60.0),
 }
 
 # %% ../../../nbs/cnl/03_plan.ipynb #c83d8672
@@ -110,7 +111,7 @@ def plan(preset: Preset, seeds: int) -> Plan:
     jobs = trunk_jobs(size, data, seeds, threads=2 if preset.device == "cpu" else 4)
     for variant in variants:
         jobs += train_jobs(variant, size, data, seeds, threads=1 if preset.device == "cpu" else 4)
-    speed = Profile("latency", candidates(), ("pytorch", "onnxruntime"), size.batch, (256, 128), size.rounds,
+    speed = Profile("latency", candidates(), size.backends, size.batch, (256, 128), size.rounds,
                     cost=60 + size.rounds * size.batch * 4.0)
     trained = tuple(f"{slug(v.row)}-s{seed}" for v in variants for seed in range(seeds))
     return Plan("cnl", PAPERS["cnl"], preset, seeds, {job.name: job for job in [speed, *jobs]}, artefacts(trained))
