@@ -213,8 +213,8 @@ def _check(candidates: Mapping, reference: str, backends: Sequence[str], rounds:
     for backend in backends:
         if backend not in BACKENDS:
             raise unknown("backend", backend, BACKENDS)
-    if rounds < 8:
-        raise UsageError(f"rounds={rounds} is too few to tell noise from a difference. Ask for 8 or more, 20 for a paper's table.")
+    if rounds < 4:
+        raise UsageError(f"rounds={rounds} is too few for quartiles. Ask for 4 or more, 20 for a paper's table.")
 
 # %% ../nbs/laboratory/profiling.ipynb #4aaf84a1
 def _stepper(progress: Callable[[int, int], None] | None, total: int) -> Callable[[], None]:
@@ -231,7 +231,7 @@ def compare(candidates: Mapping[str, Callable[[], nn.Module]], reference: str, b
     One row a backend and candidate: backend, batch, the columns of `summarise`, and memory (MiB that a first batch needs
     besides the weights). All cores unless `threads` says otherwise. `attrs` holds the machine and the settings. The paper
     measures batches of 16 at 256x128 (C-NL, Section IV-B). `UsageError` for an unknown reference or backend or under
-    eight rounds; `ReidError` for a missing package or a network that a backend alters.
+    four rounds; `ReidError` for a missing package or a network that a backend alters.
     """
     _check(candidates, reference, backends, rounds)
     settings = {"batch": batch, "image_size": list(image_size), "rounds": rounds, "warmup": warmup, "seed": seed,

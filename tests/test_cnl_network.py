@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from reid_nb.backbones import ReIDModel, resnet
+from reid_nb.cells import paper_cells
 from reid_nb.errors import UsageError
 from reid_nb.papers.cnl.network import (POSITIONS, added_cost, network_cost, placement, position_shapes, residual_blocks,
                                         resnet_with_attention)
@@ -123,3 +124,50 @@ def test_no_block_is_the_plain_trunk_at_any_depth():
 def test_wrong_requests_are_refused_in_plain_words(arguments, message):
     with pytest.raises(UsageError, match=message):
         resnet_with_attention(**arguments)
+
+
+@pytest.fixture(scope="module")
+def cells():
+    return paper_cells("cnl").set_index(["artefact", "row", "column"])
+
+
+def architecture_row(row):
+    """Block and positions of a row such as "C-NL @ 6, 8, 14 (circle loss)"."""
+    kind, at = row.removesuffix(" (circle loss)").split(" @ ")
+    return {"HAC": "hac", "AGW": "agw", "C-NL": "cnl"}[kind], [int(position) for position in at.split(", ")]
+
+
+def test_references_of_the_architecture_cells_are_counted_on_the_network(cells):
+    plain, counted = network_cost(), {}
+    architecture = cells[cells.kind == "architecture"]
+    for (_, row, column), cell in architecture.iterrows():
+        block, positions = architecture_row(row)
+        key = (block, *positions)
+        if key not in counted:
+            counted[key] = network_cost(block=block, positions=positions)
+        field = {"added parameters": "parameters", "added MACs": "macs"}[column]
+        assert cell.paper_value == getattr(counted[key], field) - getattr(plain, field)
+    assert len(architecture) == 2 * (12 + 3 * 17)
+    assert (architecture.paper_text == "").all()
+
+
+def test_table_1_is_whole_and_the_papers_arithmetic_holds(cells):
+    table = cells.loc["table_1"]
+    printed = table[table.paper_text != ""]
+    assert len(table.index.unique("row")) == 12 and len(printed) == 24
+    assert (printed.paper_text.astype(float) == printed.paper_value).all()
+    assert cells.loc[("figure_1", "ResNet-101", "latency"), "paper_value"] == 53.454
+    best = cells.loc[("figure_1", "C-NL @ 6, 8, 14", "latency"), "paper_value"]
+    assert round(best - 36.917, 3) == 1.706  # "only 1.706 ms slower"
+    slow = table.xs("slow-down", level="column").paper_value
+    assert round(100 * (slow["HAC @ 6, 8, 14"] - 1)) == 9 and round(100 * (slow["C-NL @ 6, 8, 14"] - 1)) == 5
+    for (row, column), cell in table.xs("speed", level="column", drop_level=False).iterrows():
+        assert slow[row] == pytest.approx(1000 / cell.paper_value / 36.917, abs=2e-4)
+
+
+def test_what_figure_4_only_draws_has_no_number(cells):
+    figure = cells.loc["figure_4"]
+    drawn = figure[figure.note == "drawn, not printed"]
+    assert len(drawn) == 2 * (3 * 17 - 3)  # HAC @ 8, AGW @ 7 and C-NL @ 8 stand in Table I
+    assert drawn.paper_value.isna().all() and (drawn.paper_text == "").all()
+    assert len(figure.index.unique("row")) == 2 + 3 * 17
