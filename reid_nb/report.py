@@ -60,6 +60,7 @@ VERDICTS = {
 _COLUMNS = {"cells.csv": CELL_COLUMNS, "claims.csv": CLAIM_COLUMNS}
 _ALLOWED = {"cells.csv": {"kind": KINDS, "status": STATUSES}, "claims.csv": {"status": VERDICTS}}
 
+# %% ../nbs/laboratory/report.ipynb #b042597e
 def _read_list(path: Path) -> pd.DataFrame:
     """cells.csv or claims.csv as strings; an empty frame where there is none, `ReidError` where it is malformed."""
     columns = _COLUMNS[path.name]
@@ -122,6 +123,7 @@ def _read_artefact(outputs: Path, paper: str, name: str, failed: list[str] | Non
             artefact.state, artefact.problem = "open", "This batch was not asked for it."
     return artefact
 
+# %% ../nbs/laboratory/report.ipynb #bc8afd41
 def _named(artefact: Artefact, failed: list[str]) -> str:
     """The entry of the batch's list of failures that is about this artefact ("cnl table_1 (log: ...)"), or nothing."""
     name = f"{artefact.paper} {artefact.name}"
@@ -211,9 +213,11 @@ def _agree(words: str, count: int) -> str:
                 "are": "is"}.get(verb, verb)
     return " ".join([singular if count == 1 else verb, *rest])
 
+# %% ../nbs/laboratory/report.ipynb #e4e51217
 def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
+# %% ../nbs/laboratory/report.ipynb #4bc97cda
 def _counted(values: list[str], vocabulary: dict) -> list[dict]:
     """The non-zero counts of a status or verdict, in the vocabulary's order, ready for a bar and for a sentence."""
     counts = Counter(values)
@@ -243,7 +247,7 @@ def scoreboard(findings: Findings) -> list[dict]:
                           "remark": _remark(kind, cells, findings.preset)})
     claims = list(findings.claims.status)
     lines.append({"name": "Claims", "unit": "claims", "total": len(claims), "counts": _counted(claims, VERDICTS),
-                  "remark": "What the papers say in words, tested on our numbers, each with its margin." if claims else "None was evaluated."})
+                  "remark": "What the papers say in words, tested on our numbers." if claims else "None was evaluated."})
     words = {"done": ("✓", "complete", ""), "failed": ("✗", "failed or missing", ""), "open": ("◇", "not asked for", "")}
     lines.append({"name": "Artefacts", "unit": "tables and figures", "total": len(findings.artefacts),
                   "counts": _counted([artefact.state for artefact in findings.artefacts], words), "remark": ""})
@@ -267,6 +271,7 @@ def came_out(findings: Findings) -> list[dict]:
     items = _claim_items(findings.claims[findings.claims.status == "holds"])
     return items + _cell_items(findings, "match", "match the paper")
 
+# %% ../nbs/laboratory/report.ipynb #b0e2b6b9
 def did_not(findings: Findings) -> list[dict]:
     """What disagrees or broke: failing claims, differing and missing numbers, broken artefacts and other steps."""
     items = _claim_items(findings.claims[findings.claims.status == "fails"])
@@ -338,22 +343,24 @@ def comparison(cells: pd.DataFrame) -> dict:
 def _seeds(seeds: str) -> str:
     return _plural(int(float(seeds)), "seed") if re.fullmatch(r"\d+(\.0)?", seeds) and float(seeds) else ""
 
+# %% ../nbs/laboratory/report.ipynb #28fc6ddc
 def _printed(cell) -> str:
     """The paper's number as printed, with its spread."""
     if not cell.paper_text or "±" in cell.paper_text or not cell.paper_spread:
         return cell.paper_text.replace("-", "−")
     return f"{cell.paper_text} ± {cell.paper_spread}".replace("-", "−")
 
+# %% ../nbs/laboratory/report.ipynb #844a6219
 def _shown(cell, column: dict, notes: dict) -> dict | None:
     """One cell, ready for the template; None where the table has a hole."""
     if cell is None:
         return None
-    sign, words, _ = STATUSES[cell.status]
+    label = cell.status.replace("needs-data", "needs dataset").replace("gpu", "GPU").replace("-", " ")
     ours = number(cell.value, cell.spread, column["places"])
     seeds = _seeds(cell.seeds) if cell.kind == "trained" and ours and not column["seeds"] else ""
-    return {"key": f"cell-{cell.Index}", "paper": _printed(cell), "ours": ours, "status": cell.status, "sign": sign,
-            "words": words, "source": cell.source if cell.paper_text and cell.source != "own" else "", "seeds": seeds,
-            "note": notes.get(cell.note, "")}
+    return {"key": f"cell-{cell.Index}", "paper": _printed(cell), "ours": ours, "status": cell.status,
+            "sign": STATUSES[cell.status][0], "label": label, "seeds": seeds, "note": notes.get(cell.note, ""),
+            "source": cell.source if cell.paper_text and cell.source != "own" else ""}
 
 # %% ../nbs/laboratory/report.ipynb #5277fb57
 def provenance(cells: pd.DataFrame) -> list[dict]:
@@ -388,6 +395,7 @@ _OFFLINE = """{% extends 'lab/index.html.j2' %}
 {% block html_head_js_mathjax %}{% endblock %}
 {% block html_head_js_mermaidjs %}{% endblock %}"""
 
+# %% ../nbs/laboratory/report.ipynb #c3fa9e2c
 def notebook_page(notebook: Path) -> Path | None:
     """Write `notebook.html` beside an executed notebook; None where there is none or where it cannot be read."""
     page = notebook.with_suffix(".html")
@@ -416,25 +424,35 @@ def _source_address(commit: str, path: str = "") -> str:
     return f"{host[1]}/blob/{commit}/{path}" if path else f"{host[1]}/commit/{commit}"
 
 # %% ../nbs/laboratory/report.ipynb #92a99f5a
-_STYLE_COLOURS = """
+_STYLES = {}
+
+_STYLES["colours"] = """
 :root { color-scheme: light dark;
   --page: #fdfdfb; --panel: #f5f4ef; --ours: #f0f4f8; --ink: #1d2125; --soft: #565e66; --line: #d9d8d0;
   --accent: #1f5a85; --good: #23704a; --bad: #b03020; --maybe: #8a6100; --shown: #5b7f9f; --none: #767c7a;
   --serif: Charter, "Bitstream Charter", "Sitka Text", Cambria, Georgia, "DejaVu Serif", serif;
   --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", Arial, sans-serif;
   --mono: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; }
+"""
+
+# %% ../nbs/laboratory/report.ipynb #cc3572d8
+_STYLES["dark"] = """
 @media screen and (prefers-color-scheme: dark) { :root {
   --page: #14171a; --panel: #1d2125; --ours: #1b252e; --ink: #e6e5e0; --soft: #a3abb2; --line: #363c42;
   --accent: #86bbe4; --good: #6cc394; --bad: #f08a78; --maybe: #dfb454; --shown: #7ea6c8; --none: #8d9499; } }
 """
 
 # %% ../nbs/laboratory/report.ipynb #0045c583
-_STYLE_PAGE = """
+_STYLES["page"] = """
 * { box-sizing: border-box; }
 html { scroll-behavior: smooth; scroll-padding-top: 3.5rem; -webkit-text-size-adjust: 100%; }
 body { margin: 0; background: var(--page); color: var(--ink); font: 1.0625rem/1.6 var(--serif); overflow-wrap: break-word; }
 .frame { display: grid; grid-template-columns: minmax(0, 1fr); max-width: 84rem; margin: 0 auto; padding: 0 1.1rem; }
 main { min-width: 0; padding-bottom: 4rem; }
+"""
+
+# %% ../nbs/laboratory/report.ipynb #24bbc231
+_STYLES["text"] = """
 h1, h2, h3, h4 { line-height: 1.2; font-weight: 600; margin: 0; text-wrap: balance; }
 h1 { font-size: clamp(1.75rem, 1.2rem + 2.4vw, 2.6rem); letter-spacing: -0.015em; margin: 0.3rem 0 0.8rem; }
 h2 { font-size: 1.65rem; margin: 0.2rem 0 0.7rem; letter-spacing: -0.01em; }
@@ -444,6 +462,10 @@ a { color: var(--accent); text-decoration-thickness: 0.06em; text-underline-offs
 a:focus-visible, summary:focus-visible, .scroll:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
 code { font: 0.86em var(--mono); }
 .section { border-top: 1px solid var(--line); margin-top: 3.2rem; padding-top: 2rem; }
+"""
+
+# %% ../nbs/laboratory/report.ipynb #01df8fdf
+_STYLES["small text"] = """
 .kicker { font: 600 0.78rem/1.3 var(--sans); letter-spacing: 0.07em; text-transform: uppercase; color: var(--soft);
   margin: 0 0 0.3rem; }
 .lede { font-size: 1.15rem; line-height: 1.5; max-width: 52rem; }
@@ -454,8 +476,8 @@ code { font: 0.86em var(--mono); }
 .skip:not(:focus) { position: absolute; left: -99rem; }
 """
 
-# %% ../nbs/laboratory/report.ipynb #24bbc231
-_STYLE_NAVIGATION = """
+# %% ../nbs/laboratory/report.ipynb #5e53e82f
+_STYLES["navigation"] = """
 nav { position: sticky; top: 0; z-index: 5; background: var(--page); border-bottom: 1px solid var(--line);
   font: 0.9rem/1.4 var(--sans); margin: 0 -1.1rem; padding: 0 1.1rem; overflow-x: auto; }
 nav ul { list-style: none; margin: 0; padding: 0.6rem 0; display: flex; gap: 1.2rem; white-space: nowrap; }
@@ -464,6 +486,10 @@ nav ul ul { padding: 0; }
 nav a { color: var(--soft); text-decoration: none; }
 nav a:hover { color: var(--accent); text-decoration: underline; }
 nav .paper > a { color: var(--ink); font-weight: 600; }
+"""
+
+# %% ../nbs/laboratory/report.ipynb #85ed45f5
+_STYLES["wide screens"] = """
 @media screen and (min-width: 70rem) {
   html { scroll-padding-top: 1.5rem; }
   .frame { grid-template-columns: 11rem minmax(0, 1fr); gap: 2.5rem; padding: 0 2rem; }
@@ -474,7 +500,7 @@ nav .paper > a { color: var(--ink); font-weight: 600; }
 """
 
 # %% ../nbs/laboratory/report.ipynb #8abe63f2
-_STYLE_BOARD = """
+_STYLES["board"] = """
 header { padding-top: 2rem; }
 .board { margin: 1.5rem 0 0; border-top: 2px solid var(--ink); }
 .board > div { display: grid; grid-template-columns: 7.5rem 10rem minmax(0, 1fr); gap: 0.2rem 1.3rem; padding: 0.6rem 0;
@@ -486,6 +512,10 @@ header { padding-top: 2rem; }
 .bar { display: flex; gap: 2px; height: 0.8rem; align-self: start; margin-top: 0.35rem; }
 .bar i { display: block; min-width: 4px; background: var(--tone); print-color-adjust: exact;
   -webkit-print-color-adjust: exact; }
+"""
+
+# %% ../nbs/laboratory/report.ipynb #80592ec6
+_STYLES["statuses"] = """
 .match, .holds, .done { --tone: var(--good); } .differs, .fails, .failed, .missing { --tone: var(--bad); }
 .shown { --tone: var(--shown); } .undecided { --tone: var(--maybe); }
 .needs-data, .needs-gpu, .not-here, .not-published, .open { --tone: var(--none); }
@@ -495,13 +525,17 @@ header { padding-top: 2rem; }
 .bar .needs-data, .bar .needs-gpu, .bar .not-here, .bar .open { background: none; border: 1px solid var(--tone); }
 .bar .not-published { background: repeating-linear-gradient(90deg, var(--tone) 0 1px, transparent 1px 4px); }
 .sign { color: var(--tone); font-family: var(--sans); font-weight: 700; }
+"""
+
+# %% ../nbs/laboratory/report.ipynb #3ef8c8a8
+_STYLES["board on a phone"] = """
 @media (max-width: 44rem) { .board > div { grid-template-columns: 7.2rem minmax(0, 1fr); }
   .board h2 { font-size: 0.95rem; }
   .board p { grid-column: 1 / -1; } }
 """
 
-# %% ../nbs/laboratory/report.ipynb #80592ec6
-_STYLE_LISTS = """
+# %% ../nbs/laboratory/report.ipynb #684cda0e
+_STYLES["lists"] = """
 .outcomes { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(17rem, 100%), 1fr)); gap: 1.4rem 2.2rem;
   margin-top: 2rem; }
 .outcomes h2 { font: 600 1.05rem/1.3 var(--sans); border-bottom: 2px solid var(--tone); padding-bottom: 0.4rem; margin: 0; }
@@ -509,6 +543,10 @@ _STYLE_LISTS = """
 .outcomes li { padding: 0.5rem 0; border-bottom: 1px solid var(--line); }
 .outcomes li a { color: inherit; text-decoration-color: var(--none); }
 .outcomes .note { display: block; font: 0.82rem/1.45 var(--sans); color: var(--soft); }
+"""
+
+# %% ../nbs/laboratory/report.ipynb #49458644
+_STYLES["boxes"] = """
 .facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(14rem, 100%), 1fr)); gap: 0.9rem 1.6rem;
   margin: 0.8rem 0 0; padding: 1rem 1.2rem; background: var(--panel); font: 0.9rem/1.45 var(--sans); }
 .facts dt { color: var(--soft); font-size: 0.8rem; } .facts dd { margin: 0; min-width: 0; }
@@ -517,39 +555,64 @@ _STYLE_LISTS = """
 .problem.open { border-color: var(--none); } .problem.open strong { color: inherit; }
 .problem p { margin: 0 0 0.3rem; max-width: none; } .problem strong { color: var(--bad); }
 .problem pre { margin: 0; font: 0.84rem/1.5 var(--mono); white-space: pre-wrap; max-height: 18rem; overflow: auto; }
+"""
+
+# %% ../nbs/laboratory/report.ipynb #bd7209e5
+_STYLES["figures"] = """
 figure { margin: 1.2rem 0; }
 figure img { display: block; width: 100%; max-width: 56rem; height: auto; background: #fff; padding: 0.6rem;
   border: 1px solid var(--line); }
 figcaption { font: 0.86rem/1.5 var(--sans); color: var(--soft); margin-top: 0.4rem; max-width: 56rem; }
+"""
+
+# %% ../nbs/laboratory/report.ipynb #5b01250d
+_STYLES["claims"] = """
 .claims { list-style: none; margin: 0.8rem 0; padding: 0; border-top: 2px solid var(--ink); }
 .claims li { display: grid; grid-template-columns: 9.5rem minmax(0, 1fr); gap: 0.1rem 1rem; padding: 0.75rem 0;
   border-bottom: 1px solid var(--line); }
 .claims p { margin: 0; max-width: 46rem; } .claims .verdict { font: 600 0.95rem/1.7 var(--sans); color: var(--tone); }
 .claims .small { grid-column: 2; margin-top: 0.2rem; max-width: none; }
+"""
+
+# %% ../nbs/laboratory/report.ipynb #c665af6e
+_STYLES["legend"] = """
 .legend { display: grid; grid-template-columns: 8.6rem minmax(0, 1fr); margin: 1rem 0 1.6rem; font: 0.92rem/1.5 var(--sans);
   border-top: 1px solid var(--line); }
 .legend > * { margin: 0; padding: 0.45rem 0; border-bottom: 1px solid var(--line); } .legend dt { font-weight: 600; }
 .legend .tally { margin-right: 1.2em; color: var(--soft); display: inline-block; } .legend .meaning { display: block; }
 @media (max-width: 44rem) { .claims li { grid-template-columns: minmax(0, 1fr); }
   .claims .small { grid-column: 1; } }
+"""
+
+# %% ../nbs/laboratory/report.ipynb #a12651f1
+_STYLES["folds"] = """
 details { margin: 0.9rem 0; } summary { font: 0.9rem/1.5 var(--sans); color: var(--accent); cursor: pointer; }
 footer { font: 0.86rem/1.5 var(--sans); color: var(--soft); }
 """
 
 # %% ../nbs/laboratory/report.ipynb #523af5a7
-_STYLE_TABLES = """
-.scroll { position: relative; overflow-x: auto; margin: 0.8rem 0; border-top: 2px solid var(--ink); border-bottom: 1px solid var(--ink); }
+_STYLES["tables"] = """
+.scroll { position: relative; overflow-x: auto; margin: 0.8rem 0;
+  border-top: 2px solid var(--ink); border-bottom: 1px solid var(--ink); }
 table { border-collapse: collapse; font: 0.9rem/1.4 var(--sans); font-variant-numeric: tabular-nums lining-nums;
   min-width: 100%; }
 caption { text-align: left; font: 0.86rem/1.5 var(--sans); color: var(--soft); padding: 0.5rem 0.6rem; }
 .caption { position: sticky; left: 0.6rem; display: inline-block; max-width: min(52rem, calc(100vw - 3.5rem)); }
 th, td { padding: 0.36rem 0.6rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: baseline; }
 thead th { vertical-align: bottom; font-weight: 600; } tbody tr:last-child > * { border-bottom: 0; }
+"""
+
+# %% ../nbs/laboratory/report.ipynb #277b705f
+_STYLES["cells of tables"] = """
 th[scope=row], thead tr:first-child th:first-child, .text td, .text th { text-align: left; }
 th[scope=row] { font-weight: 500; position: sticky; left: 0; background: var(--page); min-width: 9.5rem; max-width: 18rem; }
 th[scope=colgroup] { text-align: center; border-left: 1px solid var(--line); }
 .number td, .number thead tr + tr th { white-space: nowrap; }
 td.paper, th.paper, .alone { border-left: 1px solid var(--line); } td.ours, th.ours { background: var(--ours); }
+"""
+
+# %% ../nbs/laboratory/report.ipynb #8bf3ec5c
+_STYLES["inside cells"] = """
 .unit, .kind, .seeds, .source { font-weight: 400; color: var(--soft); font-size: 0.82em; }
 th .kind { display: block; } .source, .seeds { display: block; white-space: nowrap; }
 td a { color: inherit; text-decoration: none; } td a:hover { text-decoration: underline; }
@@ -564,7 +627,7 @@ sup { line-height: 0; }
 """
 
 # %% ../nbs/laboratory/report.ipynb #2dd76854
-_STYLE_PRINT = """
+_STYLES["print"] = """
 @media print {
   @page { margin: 16mm 14mm; }
   body { font-size: 10pt; background: #fff; }
@@ -583,6 +646,7 @@ _STYLE_PRINT = """
 # %% ../nbs/laboratory/report.ipynb #e1b6a51d
 _TEMPLATES = {}
 
+# %% ../nbs/laboratory/report.ipynb #60c9b571
 _TEMPLATES["page.html"] = """<!doctype html>
 <html lang="en">
 <head>
@@ -695,6 +759,7 @@ _TEMPLATES["paper.html"] = """<section class="section" id="{{ paper.name }}" ari
 </section>
 """
 
+# %% ../nbs/laboratory/report.ipynb #eb4411f3
 _TEMPLATES["footer.html"] = """<footer class="section">
 <p>Written by reid_nb. This page is one file and needs no network. Its links to notebooks and tables work while it lies in
 its folder, outputs/{{ preset }}/report/; its numbers also stand in <a href="../cells.csv">cells.csv</a> and
@@ -709,7 +774,8 @@ _TEMPLATES["claims.html"] = """<section id="{{ paper.name }}-claims" aria-labell
 <ol class="claims">
 {% for claim in paper.claims %}<li id="{{ claim.key }}">
 <p class="verdict {{ claim.tone }}">{{ claim.sign }} {{ claim.words }}</p><p>{{ claim.text }}</p>
-<p class="small">{% if claim.section %}The paper, {{ claim.section }}. {% endif %}{% if claim.margin %}Margin, ours: {{ claim.margin }}. {% endif %}
+<p class="small">{% if claim.section %}The paper, {{ claim.section }}. {% endif %}
+{%- if claim.margin %}Margin, ours: {{ claim.margin }}. {% endif %}
 {%- if claim.basis %}Basis: {{ claim.basis }}. {% endif %}{% if claim.needs %}Needs: {{ claim.needs }}. {% endif %}
 {%- if claim.artefact %}From <a href="#{{ claim.artefact.key }}">{{ claim.artefact.label }}</a>
 {%- if claim.artefact.notebook %}, <a href="{{ claim.artefact.notebook }}">notebook</a>{% endif %}
@@ -724,6 +790,7 @@ _TEMPLATES["commit.html"] = """{% if artefact.source_href %}<a href="{{ artefact
 <code>{{ artefact.commit[:8] }}</code>{% if artefact.source_href %}</a>{% endif %}
 {%- if artefact.dirty %} (with uncommitted changes){% endif %}"""
 
+# %% ../nbs/laboratory/report.ipynb #7dae585f
 _TEMPLATES["artefact.html"] = """<article class="section" id="{{ artefact.key }}" aria-labelledby="{{ artefact.key }}-heading">
 <p class="kicker">{{ paper.name }} · {{ artefact.label }}</p>
 <h3 id="{{ artefact.key }}-heading">{{ artefact.title }}</h3>
@@ -734,7 +801,8 @@ notebook{% endif %}{% if artefact.source %} of <code>{{ artefact.source }}</code
 {%- for name, href in artefact.files %} · <a href="{{ href }}">{{ name }}</a>{% endfor %}</p>
 {% if artefact.state == "failed" %}<div class="problem"><p><strong>✗ This artefact failed or is missing.</strong>
 What it left behind is shown below, if anything.</p><pre>{{ artefact.problem }}</pre></div>
-{% elif artefact.state == "open" %}<div class="problem open"><p><strong>◇ Not made.</strong> {{ artefact.problem }}</p></div>{% endif %}
+{% elif artefact.state == "open" %}<div class="problem open"><p><strong>◇ Not made.</strong>
+{{ artefact.problem }}</p></div>{% endif %}
 {% if artefact.figure %}<figure><img src="{{ artefact.figure }}" alt="{{ artefact.alt }}">
 <figcaption>Ours, drawn from the numbers of this run. {{ artefact.caption }}</figcaption></figure>{% endif %}
 {% if artefact.table.rows %}{% include "table.html" %}{% include "ledger.html" %}
@@ -750,46 +818,62 @@ _TEMPLATES["table.html"] = """<div class="scroll" tabindex="0" role="region" ari
 if artefact.table.printed else "all numbers are ours, since the paper prints no values here" }} (preset {{ preset }}).
 {% if artefact.table.alike %} All columns:{% with column = artefact.table.columns[0] %}{% include "heading.html" %}{% endwith %}
 {%- endif %}</span></caption>
-<thead><tr><th scope="col"{% if artefact.table.printed %} rowspan="2"{% endif %}>Row</th>
-{% for column in artefact.table.columns %}{% if artefact.table.printed %}<th scope="colgroup" colspan="{{ 2 if column.printed else 1 }}">
+{% include "table_head.html" %}
+<tbody>
+{% for row in artefact.table.rows %}<tr><th scope="row">{{ row.name }}</th>
+{% for cell in row.cells %}
+{% with column = artefact.table.columns[loop.index0] %}{% include "cell.html" %}{% endwith %}
+{% endfor %}</tr>
+{% endfor %}</tbody></table></div>
+{% include "table_notes.html" %}
+"""
+
+# %% ../nbs/laboratory/report.ipynb #0cf7be0d
+_TEMPLATES["table_head.html"] = """<thead><tr><th scope="col"{% if artefact.table.printed %} rowspan="2"{% endif %}>Row</th>
+{% for column in artefact.table.columns %}
+{% if artefact.table.printed %}<th scope="colgroup" colspan="{{ 2 if column.printed else 1 }}">
 {%- else %}<th scope="col" class="alone">{% endif %}{{ column.name }}
 {% if not artefact.table.alike %}{% include "heading.html" %}{% endif %}</th>{% endfor %}</tr>
 {% if artefact.table.printed %}<tr>{% for column in artefact.table.columns %}
 {% if column.printed %}<th scope="col" class="paper">Paper</th>{% endif -%}
-<th scope="col" class="ours{% if not column.printed %} alone{% endif %}">Ours{% if column.seeds %} <span class="unit">
-{{- column.seeds }}</span>{% endif %}</th>
+<th scope="col" class="{{ "ours" if column.printed else "ours alone" }}">Ours
+{%- if column.seeds %} <span class="unit">{{ column.seeds }}</span>{% endif %}</th>
 {%- endfor %}</tr>{% endif %}</thead>
-<tbody>
-{% for row in artefact.table.rows %}<tr><th scope="row">{{ row.name }}</th>
-{% for cell in row.cells %}{% with column = artefact.table.columns[loop.index0] %}{% include "cell.html" %}{% endwith %}{% endfor %}</tr>
-{% endfor %}</tbody></table></div>
-<p class="small key">{% for sign, meaning, name in artefact.key_signs %}<span><b class="sign {{ name }}">{{ sign }}</b>
+"""
+
+# %% ../nbs/laboratory/report.ipynb #38388078
+_TEMPLATES["table_notes.html"] = """<p class="small key">{% for sign, meaning, name in artefact.key_signs %}<span><b class="sign {{ name }}">{{ sign }}</b>
 {{ name }}: {{ meaning[0] | lower }}{{ meaning[1:] }}</span>
 {% endfor %}</p>
-<p class="small notes">{% for line in artefact.provenance %}Ours, {{ line.kind }}: {{ line["texts"] | join("; ") }}.<br>{% endfor %}
+<p class="small notes">{% for line in artefact.provenance %}Ours, {{ line.kind }}: {{ line["texts"] | join("; ") }}.<br>
+{% endfor %}
 {% for note, index in artefact.table.notes.items() %}<sup>{{ index }}</sup> {{ note }}<br>{% endfor %}</p>
 """
 
 # %% ../nbs/laboratory/report.ipynb #e14eea5c
 _TEMPLATES["heading.html"] = """ {% if column.unit %}<span class="unit">[{{ column.unit }}]</span>{% endif %}
 {% if column.direction == "higher" %} <span title="higher is better">↑<span class="hidden"> higher is better</span></span>
-{% elif column.direction == "lower" %} <span title="lower is better">↓<span class="hidden"> lower is better</span></span>{% endif %}
+{% elif column.direction == "lower" %} <span title="lower is better">↓<span class="hidden"> lower is better</span></span>
+{% endif %}
  <span class="kind">{{ column.kind }}</span>"""
 
-_TEMPLATES["cell.html"] = """{% if cell is none %}{% if column.printed %}<td class="paper"></td>{% endif %}<td class="ours{% if not column.printed %} alone{% endif %}"></td>
+# %% ../nbs/laboratory/report.ipynb #0ddef121
+_TEMPLATES["cell.html"] = """{% set ours = "ours" if column.printed else "ours alone" %}
+{% if cell is none %}{% if column.printed %}<td class="paper"></td>{% endif %}<td class="{{ ours }}"></td>
 {% else %}{% if column.printed %}<td class="paper">{{ cell.paper or "–" }}
-{%- if cell.source %}<span class="source">{{ cell.source }}</span>{% endif %}</td>{% endif %}
-{% if cell.ours %}<td class="ours{% if not column.printed %} alone{% endif %}"><a href="#{{ cell.key }}">{{ cell.ours }}</a>
-<span class="sign {{ cell.status }}">{{ cell.sign }}<span class="hidden"> {{ cell.words }}</span></span>
-{%- else %}<td class="ours words{% if not column.printed %} alone{% endif %}"><a href="#{{ cell.key }}">{{ cell.status.replace("needs-data", "needs dataset").replace("gpu", "GPU").replace("-", " ") }}</a>
+{%- if cell.source %} <span class="source">{{ cell.source }}</span>{% endif %}</td>{% endif %}
+{% if cell.ours %}<td class="{{ ours }}"><a href="#{{ cell.key }}">{{ cell.ours }}</a>
+<span class="sign {{ cell.status }}">{{ cell.sign }}<span class="hidden"> {{ cell.label }}</span></span>
+{%- else %}<td class="{{ ours }} words"><a href="#{{ cell.key }}">{{ cell.label }}</a>
 <span class="sign {{ cell.status }}" aria-hidden="true">{{ cell.sign }}</span>
 {%- endif %}
 {%- if cell.note %}<sup>{{ cell.note }}</sup>{% endif %}
-{%- if cell.seeds %}<span class="seeds">{{ cell.seeds }}</span>{% endif %}</td>
+{%- if cell.seeds %} <span class="seeds">{{ cell.seeds }}</span>{% endif %}</td>
 {% endif %}"""
 
 # %% ../nbs/laboratory/report.ipynb #6f077021
-_TEMPLATES["ledger.html"] = """<details><summary>Every cell with its dataset, weights and run ({{ artefact.ledger | length }})</summary>
+_TEMPLATES["ledger.html"] = """<details>
+<summary>Every cell with its dataset, weights and run ({{ artefact.ledger | length }})</summary>
 <div class="scroll" tabindex="0" role="region" aria-label="{{ artefact.label }}, every cell"><table class="text ledger">
 <caption><span class="caption">{{ artefact.label }}, cell by cell</span></caption>
 <thead><tr>{% for name in ["Row", "Column", "Kind", "Paper", "Ours", "Status", "Seeds", "Dataset", "Weights", "Protocol", "Run",
@@ -812,8 +896,10 @@ _TEMPLATES["record.html"] = """{% if artefact.record %}<details><summary>Record:
 </details>{% endif %}
 """
 
+# %% ../nbs/laboratory/report.ipynb #435c6b7d
 _SCRIPT = """
-const unfold = element => { for (; element; element = element.parentElement) if (element.tagName === "DETAILS") element.open = true; };
+const unfold = element => {
+  for (; element; element = element.parentElement) if (element.tagName === "DETAILS") element.open = true; };
 const follow = () => { const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
   if (target) { unfold(target); target.scrollIntoView({ block: "center" }); } };
 addEventListener("hashchange", () => { if (location.hash.startsWith("#cell-")) follow(); });
@@ -830,16 +916,18 @@ def _in_words(value) -> str:
         return ", ".join(map(_in_words, value))
     return "" if value is None else str(value)
 
+# %% ../nbs/laboratory/report.ipynb #27935b96
 def _record_lines(record: dict) -> list[tuple[str, str]]:
     shown = ["parameters", "runs", "versions", "machine", "created", "preset"]
     return [(name.capitalize(), _in_words(record[name])) for name in shown if record.get(name)]
 
-# %% ../nbs/laboratory/report.ipynb #27935b96
+# %% ../nbs/laboratory/report.ipynb #a0d22034
 def _run_address(outputs: Path, paper: str, run: str) -> str:
     """Where a run's record lies as seen from the report, empty where there is none."""
     path = Path("runs") / paper / run / "run.json"
     return f"../{path.as_posix()}" if (outputs / path).is_file() else ""
 
+# %% ../nbs/laboratory/report.ipynb #ec8fdaea
 def _ledger(cells: pd.DataFrame, outputs: Path) -> list[dict]:
     """Every cell of an artefact on a line of its own, with where it came from."""
     lines = []
@@ -866,7 +954,8 @@ def _artefact_view(artefact: Artefact, cells: pd.DataFrame) -> dict:
         "files": [(label, artefact.file(name)) for name, label in names.items() if artefact.file(name)],
         "figure": _figure(artefact), "caption": "Its numbers stand in the table below." if len(cells) else "",
         "alt": f"{artefact.label} of {artefact.paper}, as drawn from our numbers: {title}.",
-        "table": table, "ledger": _ledger(cells, artefact.folder.parent.parent), "provenance": provenance(cells), "record": _record_lines(record),
+        "table": table, "ledger": _ledger(cells, artefact.folder.parent.parent), "provenance": provenance(cells),
+        "record": _record_lines(record),
         "key_signs": [(sign, meaning, name) for name, (sign, _, meaning) in STATUSES.items() if name in set(cells.status)],
     }
 
@@ -876,10 +965,12 @@ def _claim_views(claims: pd.DataFrame, artefacts: dict) -> list[dict]:
     views = []
     for claim in claims.itertuples():
         views.append({"key": claim_key(claim), "text": claim.text or claim.claim, "section": claim.section,
-                      "sign": VERDICTS[claim.status][0], "words": claim.status.replace("not", "not judged"), "tone": claim.status.replace(" ", "-"), "basis": claim.basis, "needs": claim.needs,
+                      "sign": VERDICTS[claim.status][0], "words": claim.status.replace("not", "not judged"),
+                      "tone": claim.status.replace(" ", "-"), "basis": claim.basis, "needs": claim.needs,
                       "margin": number(claim.margin, claim.spread), "artefact": artefacts.get(claim.artefact)})
     return views
 
+# %% ../nbs/laboratory/report.ipynb #59ad0b48
 def _paper_view(findings: Findings, paper: str) -> dict:
     """One paper as the templates want it: title, claims, artefacts."""
     cells, claims = (frame[frame.paper == paper] for frame in (findings.cells, findings.claims))
@@ -889,7 +980,7 @@ def _paper_view(findings: Findings, paper: str) -> dict:
     return {"name": paper, "title": PAPERS.get(paper, paper), "artefacts": list(artefacts.values()),
             "claims": _claim_views(claims, artefacts), "verdicts": f"{_plural(len(claims), 'claim')}: {verdicts}."}
 
-# %% ../nbs/laboratory/report.ipynb #59ad0b48
+# %% ../nbs/laboratory/report.ipynb #2a99ab34
 def _opening(findings: Findings) -> str:
     """The first sentences: which papers, which preset, what that means."""
     papers = findings.papers
@@ -897,22 +988,24 @@ def _opening(findings: Findings) -> str:
     meaning = PRESETS[findings.preset].meaning if findings.preset in PRESETS else ""
     return f"{subject} at preset {findings.preset}. {meaning}"
 
+# %% ../nbs/laboratory/report.ipynb #0bd6cca6
 def _facts(findings: Findings) -> list[tuple[str, str, str]]:
     """Name, text and address of each fact about the batch."""
     batch = findings.batch
-    commit = batch.get("commit") or ""
+    commit, dirty = batch.get("commit") or "", " (with uncommitted changes)" if batch.get("dirty") else ""
     facts = [("Time taken", duration(batch["seconds"]) if batch.get("seconds") is not None else "", ""),
              ("Started", _in_words(batch.get("started")), ""), ("Machine", _in_words(batch.get("machine")), ""),
-             ("Commit", commit[:12] + (" (with uncommitted changes)" if batch.get("dirty") else ""), _source_address(commit)), ("Command", _in_words(batch.get("command")), "")]
+             ("Commit", commit[:12] + dirty, _source_address(commit)), ("Command", _in_words(batch.get("command")), "")]
     return [(name, text or "not recorded", href) for name, text, href in facts]
 
-# %% ../nbs/laboratory/report.ipynb #2a99ab34
+# %% ../nbs/laboratory/report.ipynb #2ebaea9f
 def _legend(findings: Findings) -> dict:
     kinds = [(kind, meaning, _counted(list(findings.cells.status[findings.cells.kind == kind]), STATUSES))
              for kind, meaning in KINDS.items()]
     signs = [[(name, sign, meaning) for name, (sign, _, meaning) in words.items()] for words in (STATUSES, VERDICTS)]
     return {"kinds": kinds, "number_signs": signs[0], "claim_signs": signs[1]}
 
+# %% ../nbs/laboratory/report.ipynb #ed4c507d
 def _outcomes(findings: Findings) -> list[tuple[str, str, list, str]]:
     return [("As in the paper", "match", came_out(findings), "Nothing yet."),
             ("Otherwise, or failed", "differs", did_not(findings),
@@ -930,11 +1023,10 @@ def write_report(outputs: Path) -> Path:
     from markupsafe import Markup
 
     findings = read_outputs(outputs)
-    style = "".join([_STYLE_COLOURS, _STYLE_PAGE, _STYLE_NAVIGATION, _STYLE_BOARD, _STYLE_LISTS, _STYLE_TABLES, _STYLE_PRINT])
     environment = Environment(loader=DictLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     html = environment.get_template("page.html").render(
         title=f"Reproduction report: {', '.join(findings.papers)}, preset {findings.preset}",
-        style=Markup(style), script=Markup(_SCRIPT), preset=findings.preset, opening=_opening(findings),
+        style=Markup("".join(_STYLES.values())), script=Markup(_SCRIPT), preset=findings.preset, opening=_opening(findings),
         board=scoreboard(findings), outcomes=_outcomes(findings), facts=_facts(findings), **_legend(findings),
         papers=[_paper_view(findings, paper) for paper in findings.papers])
     target = Path(outputs) / "report" / "index.html"
