@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['HALF', 'KEPT', 'CHECKPOINT_SECONDS', 'Learner', 'optimizers', 'OneDevice', 'accelerator', 'mixed_precision', 'loader',
            'reseed', 'settled', 'keep_freed_memory', 'check_finite', 'step', 'run_epoch', 'pair', 'save_weights',
-           'save_checkpoint', 'load_checkpoint', 'locked', 'claim', 'Progress', 'request', 'train', 'new_learner',
-           'write_history', 'finish', 'load_trained']
+           'save_checkpoint', 'load_checkpoint', 'locked', 'claim', 'hidden', 'Progress', 'request', 'train',
+           'new_learner', 'write_history', 'finish', 'load_trained']
 
 # %% ../nbs/foundations/12_training.ipynb #a8ec413b
 import contextlib
@@ -28,7 +28,7 @@ from .errors import ReidError
 from .files import atomic, read_json, sha256_of, write_json
 from .losses import build
 from .recipes import Recipe, build_model, learning_rate
-from .records import Dataset
+from .records import DISTRACTOR, Dataset
 from .sampling import IdentitySampler
 from .transforms import ImageDataset, train_transform
 
@@ -93,7 +93,7 @@ KEPT = 2**30   # bytes of decoded images
 
 def loader(recipe: Recipe, dataset: Dataset, seed: int, device: torch.device) -> torch.utils.data.DataLoader:
     """P x K batches of augmented training images. Raises `ReidError` for fewer than P, or fewer than two, identities."""
-    table = dataset.train[dataset.train["pid"] >= 0]
+    table = dataset.train[dataset.train["pid"] > DISTRACTOR]
     if table["pid"].nunique() < 2:
         raise ReidError(f"{dataset.name}: the train split has {table['pid'].nunique()} identities. Telling people apart "
                         "needs at least two: add images of more people.")
@@ -180,19 +180,19 @@ def pair(folder: Path, epoch: int) -> tuple[Path, Path]:
     """The two files of the checkpoint after `epoch` epochs: weights, state."""
     return tuple(folder / "checkpoints" / f"epoch-{epoch:05}{suffix}" for suffix in (".safetensors", ".state.pt"))
 
-def save_weights(model: nn.Module, path: Path, epoch: int) -> None:
+def save_weights(model: nn.Module, path: Path) -> None:
     """Write a model's tensors as safetensors, atomically. Raises `ReidError` where it cannot (a full disk)."""
     from safetensors.torch import save
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with atomic(path) as partial:
-        partial.write_bytes(save(tensors, {"format": "pt", "epoch": str(epoch)}))
+        partial.write_bytes(save(tensors, {"format": "pt"}))   # one key: several would be written in random order
 
 # %% ../nbs/foundations/12_training.ipynb #09e84869
 def save_checkpoint(folder: Path, epoch: int, learner: Learner, steppers: list, scaler, history: list[dict]) -> None:
     """Write the pair of files after `epoch` epochs, then delete older pairs."""
     weights, state = pair(folder, epoch)
-    save_weights(learner.model, weights, epoch)
+    save_weights(learner.model, weights)
     buffer = io.BytesIO()
     torch.save({"epoch": epoch, "history": history, "criterion": learner.criterion.state_dict(), "scaler": scaler.state_dict(),
                 "optimizers": [stepper.state_dict() for stepper in steppers]}, buffer)
@@ -248,17 +248,22 @@ def claim(folder: Path, asked: dict) -> None:
                         "Choose another folder, or delete this one.")
 
 # %% ../nbs/foundations/12_training.ipynb #fd5061c7
+def hidden(shown: bool) -> bool | None:
+    """tqdm's `disable`: a bar that is `shown` is always drawn in a notebook, elsewhere only on a terminal (not in a log file)."""
+    from tqdm.asyncio import tqdm as terminal
+    from tqdm.auto import tqdm
+
+    return (None if tqdm is terminal else False) if shown else True
+
+# %% ../nbs/foundations/12_training.ipynb #a1a5017d
 class Progress:
     """Tells how far a training is: a bar (if `shown`) and `progress.json` (epoch, of, seconds_left)."""
 
     def __init__(self, folder: Path, first: int, of: int, shown: bool):
         from tqdm.auto import tqdm
-        from tqdm.asyncio import tqdm as terminal
 
-        # In a notebook the bar is always drawn, on a terminal only if somebody can see it (not in a log file).
-        hidden = True if not shown else None if tqdm is terminal else False
         form = "{desc}: {percentage:3.0f}%|{bar}| epoch {n:.1f} of {total} [{elapsed}, {remaining} left{postfix}]"
-        self.bar = tqdm(total=of, initial=first, disable=hidden, desc=folder.name, bar_format=form, mininterval=0.5)
+        self.bar = tqdm(total=of, initial=first, disable=hidden(shown), desc=folder.name, bar_format=form, mininterval=0.5)
         self.path, self.first, self.of = folder / "progress.json", first, of
         self.started, self.told = time.monotonic(), 0.0
 
@@ -275,8 +280,10 @@ class Progress:
 # %% ../nbs/foundations/12_training.ipynb #b00c3c98
 def request(recipe: Recipe, dataset: Dataset, seed: int, threads: int | None, start: str | Path | None, processes: int) -> dict:
     """All that the weights depend on, ready for JSON. The warm start counts by its content, not by its path."""
+    if start and not Path(start).is_file():
+        raise ReidError(f"The weights to start from, {start}, are missing. Name an existing file, or train without a warm start.")
     return {"recipe": recipe.to_dict(), "seed": seed, "threads": threads or torch.get_num_threads(), "processes": processes,
-            "num_classes": int(dataset.train.loc[dataset.train["pid"] >= 0, "pid"].nunique()),
+            "num_classes": int(dataset.train.loc[dataset.train["pid"] > DISTRACTOR, "pid"].nunique()),
             "data": {"name": dataset.name, "origin": dataset.origin, "labels": dataset.labels_hash()},
             "start": sha256_of(Path(start)) if start else None}
 
@@ -334,7 +341,7 @@ def _train(recipe: Recipe, dataset: Dataset, seed: int, folder: Path, start: str
                 saved = time.monotonic()
     if told:
         told.bar.close()
-        finish(folder, bare.model, recipe.epochs)
+        finish(folder, bare.model)
     machine.wait_for_everyone()
 
 # %% ../nbs/foundations/12_training.ipynb #2bbe1f73
@@ -351,9 +358,9 @@ def write_history(folder: Path, history: list[dict]) -> None:
     with atomic(folder / "history.csv") as partial:
         pd.DataFrame(history).to_csv(partial, index=False)
 
-def finish(folder: Path, model: ReIDModel, epochs: int) -> None:
+def finish(folder: Path, model: ReIDModel) -> None:
     """Write the final weights, then delete the checkpoints."""
-    save_weights(model, folder / "model.safetensors", epochs)
+    save_weights(model, folder / "model.safetensors")
     for old in folder.glob("checkpoints/*"):
         old.unlink()
     with contextlib.suppress(FileNotFoundError):
@@ -375,4 +382,4 @@ def load_trained(run: str | Path, device: str | torch.device | None = None) -> R
     if missing:
         raise ReidError(f"{weights} lacks {missing[0]} and {len(missing) - 1} more tensors of the network in recipe.json. "
                         "Train again into a new folder.")
-    return model.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return model.eval().to(memory_format=torch.channels_last).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
