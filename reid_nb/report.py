@@ -345,10 +345,11 @@ def _seeds(seeds: str) -> str:
 
 # %% ../nbs/laboratory/report.ipynb #28fc6ddc
 def _printed(cell) -> str:
-    """The paper's number as printed, with its spread."""
+    """The paper's number as printed, with its spread to as many decimals."""
     if not cell.paper_text or "±" in cell.paper_text or not cell.paper_spread:
         return cell.paper_text.replace("-", "−")
-    return f"{cell.paper_text} ± {cell.paper_spread}".replace("-", "−")
+    spread = max(cell.paper_spread, number(cell.paper_spread, places=len(cell.paper_text.partition(".")[2])), key=len)
+    return f"{cell.paper_text} ± {spread}".replace("-", "−")
 
 # %% ../nbs/laboratory/report.ipynb #844a6219
 def _shown(cell, column: dict, notes: dict) -> dict | None:
@@ -579,7 +580,7 @@ _STYLES["legend"] = """
 .legend { display: grid; grid-template-columns: 8.6rem minmax(0, 1fr); margin: 1rem 0 1.6rem; font: 0.92rem/1.5 var(--sans);
   border-top: 1px solid var(--line); }
 .legend > * { margin: 0; padding: 0.45rem 0; border-bottom: 1px solid var(--line); } .legend dt { font-weight: 600; }
-.legend .tally { margin-right: 1.2em; color: var(--soft); display: inline-block; } .legend .meaning { display: block; }
+.legend .tally { white-space: normal; margin-right: 1.2em; color: var(--soft); display: inline-block; } .legend .meaning { display: block; }
 @media (max-width: 44rem) { .claims li { grid-template-columns: minmax(0, 1fr); }
   .claims .small { grid-column: 1; } }
 """
@@ -842,7 +843,8 @@ _TEMPLATES["table_head.html"] = """<thead><tr><th scope="col"{% if artefact.tabl
 """
 
 # %% ../nbs/laboratory/report.ipynb #38388078
-_TEMPLATES["table_notes.html"] = """<p class="small key">{% for sign, meaning, name in artefact.key_signs %}<span><b class="sign {{ name }}">{{ sign }}</b>
+_TEMPLATES["table_notes.html"] = """<p class="small key">
+{% for sign, meaning, name in artefact.key_signs %}<span><b class="sign {{ name }}">{{ sign }}</b>
 {{ name }}: {{ meaning[0] | lower }}{{ meaning[1:] }}</span>
 {% endfor %}</p>
 <p class="small notes">{% for line in artefact.provenance %}Ours, {{ line.kind }}: {{ line["texts"] | join("; ") }}.<br>

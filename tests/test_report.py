@@ -343,4 +343,9 @@ def test_a_column_never_mixes_kinds():
 
 
 def test_a_value_that_is_printed_by_the_paper_stays_to_the_digit(outputs):
+    """A spread that lost its last zero in a CSV of numbers (0.0010 -> 0.001) gets it back."""
+    cells = sample_cells()
+    cells.loc[0, "paper_spread"] = "0.001"
+    cells.to_csv(outputs / "cells.csv", index=False)
+    assert "0.8733 ± 0.0010" in write_report(outputs).read_text(encoding="utf-8")
     assert "0.8733 ± 0.0006" in html.unescape(write_report(outputs).read_text(encoding="utf-8"))
