@@ -59,15 +59,18 @@ def machine() -> dict:
 # %% ../nbs/laboratory/profiling.ipynb #273ced1a
 Runner = Callable[[], torch.Tensor]
 
+def _device() -> str:
+    """Where PyTorch computes: the GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
 def eager(model: nn.Module, images: torch.Tensor) -> Runner:
     """PyTorch without compilation, on the GPU where there is one, by the threads that torch is set to."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model, images = model.to(device), images.to(device)
+    model, images = model.to(_device()), images.to(_device())
 
     def run() -> torch.Tensor:
         with torch.inference_mode():
             output = model(images)
-        if device == "cuda":
+        if output.is_cuda:
             torch.cuda.synchronize()
         return output
     return run
@@ -118,13 +121,8 @@ def _resident(field: str) -> float:
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
     return int(line.split()[1]) / 1024
 
-def first_batch_memory(run: Runner) -> float:
-    """By how many MiB the memory in use peaks above its level while `run` computes its first batch; NaN where unknown."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
+def _host_memory(run: Runner) -> float:
+    """MiB by which the process's resident memory peaks above its level while `run` works; NaN where no system tells."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
@@ -134,6 +132,16 @@ def first_batch_memory(run: Runner) -> float:
         return float("nan")
     run()
     return max(0.0, _resident("VmHWM") - before)
+
+# %% ../nbs/laboratory/profiling.ipynb #5486e94e
+def first_batch_memory(run: Runner) -> float:
+    """MiB that `run` needs at its peak for its first batch: of the GPU where it uses one, else of the host; NaN if unknown."""
+    if not torch.cuda.is_available():
+        return _host_memory(run)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    host = _host_memory(run)
+    return (torch.cuda.max_memory_allocated() - before) / 2**20 or host
 
 # %% ../nbs/laboratory/profiling.ipynb #d53723e8
 def take_turns(runners: Mapping[str, Runner], rounds: int, warmup: int = 2, seed: int = 0,
@@ -193,7 +201,7 @@ def _share_equal(model: nn.Module, pool: dict[tuple, nn.Parameter]) -> None:
 # %% ../nbs/laboratory/profiling.ipynb #452596bd
 def _prepare(builder: Callable[[], nn.Module], name: str, backends: Sequence[str], images: torch.Tensor, pool: dict) -> dict:
     """One candidate in every backend, checked against PyTorch's embeddings: {backend: (runner, MiB of a first batch)}."""
-    model, prepared = builder().eval().requires_grad_(False), {}
+    model, prepared = builder().eval().requires_grad_(False).to(_device()), {}
     _share_equal(model, pool)
     expected = eager(model, images)()
     for backend in backends:
