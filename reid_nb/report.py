@@ -319,6 +319,18 @@ def still_open(findings: Findings) -> list[dict]:
     return items
 
 # %% ../nbs/laboratory/report.ipynb #43bed896
+def _derived(cells: pd.DataFrame) -> pd.Series:
+    """Which cells have a reference that the paper does not print."""
+    return (cells.paper_text == "") & (cells.paper_value != "")
+
+def _heading(cells: pd.DataFrame) -> str:
+    """What stands over a column's reference numbers; empty where there are none."""
+    derived = cells[_derived(cells)]
+    if (cells.paper_text != "").any():
+        return "Paper"
+    return "" if derived.empty else "Formula" if set(derived.source) == {"formula"} else "From the paper"
+
+# %% ../nbs/laboratory/report.ipynb #80d8bba0
 def comparison(cells: pd.DataFrame) -> dict:
     """The wide table of one artefact: `columns` (name, unit, kind, direction, printed, seeds) and `rows` of cells."""
     cells = cells.assign(line=cells.groupby(["row", "column", "unit", "kind"]).cumcount())
@@ -326,10 +338,11 @@ def comparison(cells: pd.DataFrame) -> dict:
     for (name, unit, kind), group in cells.groupby(["column", "unit", "kind"], sort=False):
         seeds = set(group.seeds[group.value != ""]) if kind == "trained" else set()
         columns.append({"name": name, "unit": unit, "kind": kind, "direction": group.direction.iloc[0],
-                        "printed": (group.paper_text != "").any(),
+                        "heading": _heading(group), "printed": _heading(group) != "",
                         "places": column_places(list(group.value), list(group.paper_text), list(group.spread)),
                         "seeds": _seeds(seeds.pop()) if len(seeds) == 1 else ""})
-    notes = {note: index for index, note in enumerate(dict.fromkeys(n for n in cells.note if n), 1)}
+    footnotes = cells.note[(cells.note != "") & ~_derived(cells)]
+    notes = {note: index for index, note in enumerate(dict.fromkeys(footnotes), 1)}
     rows = []
     for (name, _), group in cells.groupby(["row", "line"], sort=False):
         found = {(cell.column, cell.unit, cell.kind): cell for cell in group.itertuples()}
@@ -337,19 +350,20 @@ def comparison(cells: pd.DataFrame) -> dict:
                                              for c in columns]})
     alike = {(column["unit"], column["kind"], column["direction"]) for column in columns}
     return {"columns": columns, "rows": rows, "notes": notes, "alike": len(alike) == 1 and len(columns) > 2,
-            "printed": any(column["printed"] for column in columns)}
+            "printed": any(column["printed"] for column in columns), "derived": _derived(cells).any()}
 
 # %% ../nbs/laboratory/report.ipynb #bd3a91e2
 def _seeds(seeds: str) -> str:
     return _plural(int(float(seeds)), "seed") if re.fullmatch(r"\d+(\.0)?", seeds) and float(seeds) else ""
 
 # %% ../nbs/laboratory/report.ipynb #28fc6ddc
-def _printed(cell) -> str:
-    """The paper's number as printed, with its spread to as many decimals."""
-    if not cell.paper_text or "±" in cell.paper_text or not cell.paper_spread:
-        return cell.paper_text.replace("-", "−")
-    spread = max(cell.paper_spread, number(cell.paper_spread, places=len(cell.paper_text.partition(".")[2])), key=len)
-    return f"{cell.paper_text} ± {spread}".replace("-", "−")
+def _printed(cell, places: int | None) -> str:
+    """The paper's number as printed, with its spread to as many decimals; a derived one with `places` decimals."""
+    text = cell.paper_text or number(cell.paper_value, places=places)
+    if cell.paper_text and cell.paper_spread and "±" not in text:
+        spread = number(cell.paper_spread, places=len(text.partition(".")[2]))
+        text += f" ± {max(cell.paper_spread, spread, key=len)}"
+    return text.replace("-", "−")
 
 # %% ../nbs/laboratory/report.ipynb #844a6219
 def _shown(cell, column: dict, notes: dict) -> dict | None:
@@ -359,8 +373,9 @@ def _shown(cell, column: dict, notes: dict) -> dict | None:
     label = cell.status.replace("needs-data", "needs dataset").replace("gpu", "GPU").replace("-", " ")
     ours = number(cell.value, cell.spread, column["places"])
     seeds = _seeds(cell.seeds) if cell.kind == "trained" and ours and not column["seeds"] else ""
-    return {"key": f"cell-{cell.Index}", "paper": _printed(cell), "ours": ours, "status": cell.status,
+    return {"key": f"cell-{cell.Index}", "paper": _printed(cell, column["places"]), "ours": ours, "status": cell.status,
             "sign": STATUSES[cell.status][0], "label": label, "seeds": seeds, "note": notes.get(cell.note, ""),
+            "derived": not cell.paper_text and cell.paper_value != "",
             "source": cell.source if cell.paper_text and cell.source != "own" else ""}
 
 # %% ../nbs/laboratory/report.ipynb #5277fb57
@@ -732,7 +747,8 @@ _TEMPLATES["outcomes.html"] = """<div class="outcomes">
 _TEMPLATES["legend.html"] = """<section class="section" id="numbers" aria-labelledby="numbers-heading">
 <h2 id="numbers-heading">How to read the numbers</h2>
 <p>A column headed <em>Paper</em> repeats what the paper prints, digit by digit; a name under a number says that the paper
-quotes it from elsewhere. A column headed <em>Ours</em>, tinted, was computed for this report. The kind of a number says
+quotes it from elsewhere. A number in italics with a dagger (†) is not printed there:
+it was derived from what is printed, or from a formula. A column headed <em>Ours</em>, tinted, was computed for this report. The kind of a number says
 whether the two may be compared.</p>
 <dl class="legend">
 {% for kind, meaning, counts in kinds %}<dt>{{ kind }}</dt><dd><span class="meaning">{{ meaning }}</span>
@@ -836,7 +852,7 @@ _TEMPLATES["table_head.html"] = """<thead><tr><th scope="col"{% if artefact.tabl
 {%- else %}<th scope="col" class="alone">{% endif %}{{ column.name }}
 {% if not artefact.table.alike %}{% include "heading.html" %}{% endif %}</th>{% endfor %}</tr>
 {% if artefact.table.printed %}<tr>{% for column in artefact.table.columns %}
-{% if column.printed %}<th scope="col" class="paper">Paper</th>{% endif -%}
+{% if column.printed %}<th scope="col" class="paper">{{ column.heading }}</th>{% endif -%}
 <th scope="col" class="{{ "ours" if column.printed else "ours alone" }}">Ours
 {%- if column.seeds %} <span class="unit">{{ column.seeds }}</span>{% endif %}</th>
 {%- endfor %}</tr>{% endif %}</thead>
@@ -846,7 +862,9 @@ _TEMPLATES["table_head.html"] = """<thead><tr><th scope="col"{% if artefact.tabl
 _TEMPLATES["table_notes.html"] = """<p class="small key">
 {% for sign, meaning, name in artefact.key_signs %}<span><b class="sign {{ name }}">{{ sign }}</b>
 {{ name }}: {{ meaning[0] | lower }}{{ meaning[1:] }}</span>
-{% endfor %}</p>
+{% endfor %}
+{% if artefact.table.derived %}<span>† not printed in the paper: derived from what it prints, or from a formula; the list of cells
+below says how.</span>{% endif %}</p>
 <p class="small notes">{% for line in artefact.provenance %}Ours, {{ line.kind }}: {{ line["texts"] | join("; ") }}.<br>
 {% endfor %}
 {% for note, index in artefact.table.notes.items() %}<sup>{{ index }}</sup> {{ note }}<br>{% endfor %}</p>
@@ -862,8 +880,8 @@ _TEMPLATES["heading.html"] = """ {% if column.unit %}<span class="unit">[{{ colu
 # %% ../nbs/laboratory/report.ipynb #0ddef121
 _TEMPLATES["cell.html"] = """{% set ours = "ours" if column.printed else "ours alone" %}
 {% if cell is none %}{% if column.printed %}<td class="paper"></td>{% endif %}<td class="{{ ours }}"></td>
-{% else %}{% if column.printed %}<td class="paper">{{ cell.paper or "–" }}
-{%- if cell.source %} <span class="source">{{ cell.source }}</span>{% endif %}</td>{% endif %}
+{% else %}{% if column.printed %}<td class="paper">{% if cell.derived %}<i>{{ cell.paper }}</i>†{% else %}{{ cell.paper or "–" }}{% endif %}
+{% if cell.source %} <span class="source">{{ cell.source }}</span>{% endif %}</td>{% endif %}
 {% if cell.ours %}<td class="{{ ours }}"><a href="#{{ cell.key }}">{{ cell.ours }}</a>
 <span class="sign {{ cell.status }}">{{ cell.sign }}<span class="hidden"> {{ cell.label }}</span></span>
 {%- else %}<td class="{{ ours }} words"><a href="#{{ cell.key }}">{{ cell.label }}</a>
@@ -883,7 +901,7 @@ _TEMPLATES["ledger.html"] = """<details>
 <tbody>
 {% for cell in artefact.ledger %}<tr id="{{ cell.key }}"><th scope="row">{{ cell.row }}</th>
 <td>{{ cell.column }}{% if cell.unit %} <span class="unit">[{{ cell.unit }}]</span>{% endif %}</td><td>{{ cell.kind }}</td>
-<td>{{ cell.paper or "–" }}{% if cell.source %}<span class="source">{{ cell.source }}</span>{% endif %}</td>
+<td>{{ cell.paper or "–" }}{{ "†" if cell.derived }}{% if cell.source %}<span class="source">{{ cell.source }}</span>{% endif %}</td>
 <td>{{ cell.ours or "–" }}</td>
 <td><span class="sign {{ cell.status }}" aria-hidden="true">{{ cell.sign }}</span> {{ cell.status }}</td>
 {% for text in cell.origin %}<td>{{ text or "–" }}</td>{% endfor %}

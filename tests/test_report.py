@@ -349,3 +349,17 @@ def test_a_value_that_is_printed_by_the_paper_stays_to_the_digit(outputs):
     cells.to_csv(outputs / "cells.csv", index=False)
     assert "0.8733 ± 0.0010" in write_report(outputs).read_text(encoding="utf-8")
     assert "0.8733 ± 0.0006" in html.unescape(write_report(outputs).read_text(encoding="utf-8"))
+
+
+def test_a_derived_reference_is_never_shown_as_printed(outputs):
+    cells = sample_cells()
+    derived = cells[cells["status"] == "not-published"].index
+    cells.loc[derived, "paper_value"] = "1.0762"
+    cells.loc[len(cells)] = {**cells.loc[0], "column": "added", "row": "alone", "paper_text": "", "source": "formula",
+                             "paper_value": "34400", "value": "34400", "status": "not-published", "note": "closed form"}
+    cells.to_csv(outputs / "cells.csv", index=False)
+    text = write_report(outputs).read_text(encoding="utf-8")
+    assert "<i>1.0762</i>†" in text and "† not printed in the paper" in text and "<i>34\u202f400</i>†" in text
+    columns = {column["name"]: column["heading"] for column in comparison(cells[cells["artefact"] == "table_1"])["columns"]}
+    assert columns["added"] == "Formula" and columns["column trained"] == "Paper"
+    Page(text)
