@@ -113,17 +113,17 @@ def reseed(seed: int, epoch: int, process: int = 0) -> None:
 @contextlib.contextmanager
 def settled(threads: int | None) -> Iterator[None]:
     """Deterministic kernels, `threads` CPU threads (None: as it is) and a random state of its own inside the block."""
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    before = torch.get_num_threads(), torch.get_deterministic_debug_mode(), torch.utils.deterministic.fill_uninitialized_memory
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads or before[0])
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")
     torch.utils.deterministic.fill_uninitialized_memory = False   # a debugging aid that costs a pass over every new tensor
     try:
         with torch.random.fork_rng():
             yield
     finally:
         torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
+        torch.set_deterministic_debug_mode(before[1])
         torch.utils.deterministic.fill_uninitialized_memory = before[2]
 
 # %% ../nbs/foundations/12_training.ipynb #862c1638
