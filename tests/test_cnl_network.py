@@ -145,8 +145,8 @@ def test_references_of_the_architecture_cells_are_counted_on_the_network(cells):
         key = (block, *positions)
         if key not in counted:
             counted[key] = network_cost(block=block, positions=positions)
-        field = {"added parameters": "parameters", "added MACs": "macs"}[column]
-        assert cell.paper_value == getattr(counted[key], field) - getattr(plain, field)
+        field, unit = {"added parameters": ("parameters", 1), "added MACs": ("macs", 1e6)}[column]
+        assert cell.paper_value == (getattr(counted[key], field) - getattr(plain, field)) / unit
     assert len(architecture) == 2 * (12 + 3 * 17)
     assert (architecture.paper_text == "").all()
 
