@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIZES', 'CAMERAS', 'SEEN_BY', 'FOLDERS', 'STRANGERS', 'LOOKS', 'GENERATOR', 'ONE_THREAD', 'CHUNK', 'TwinSize',
-           'size_of', 'Record', 'records_of', 'plan', 'labels_hash', 'shot_of', 'picture', 'write']
+           'size_of', 'Record', 'records_of', 'plan', 'as_dataset', 'shot_of', 'swap_outfits', 'picture', 'write']
 
 # %% ../../nbs/foundations/07d_market1501_twin.ipynb #c6cfd7e3
 import os
@@ -20,9 +20,10 @@ import pandas as pd
 
 from ..errors import ReidError, UsageError
 from ..files import atomic, read_json, sha256_of, write_json
+from ..records import Dataset
 from ..world.camera import make_camera
 from ..world.people import Pose, make_outfit, make_person
-from ..world.scenes import Actor, Box, Shot, jpeg, make_light, make_thing, masked, render, wearing
+from ..world.scenes import Actor, Box, Shot, jpeg, make_light, make_thing, render
 from ..world.seeds import integers, shuffled, stream
 
 # %% ../../nbs/foundations/07d_market1501_twin.ipynb #e675d00d
@@ -77,17 +78,18 @@ def _images(tracks: pd.DataFrame, seed: int) -> pd.DataFrame:
     table["frame"] = table.start + 12 * nth + integers(len(table), 10, seed, "labels", 4)
     table["split"] = np.where(table.train, "train", np.where(query, "query", "gallery"))
     table["box"] = np.where(table.split == "query", 0, 1 + integers(len(table), 3, seed, "labels", 5))
-    return table.assign(kind="person", subject=table.pid)
+    return table.assign(kind="person", subject=table.pid, visible=True)
 
 # %% ../../nbs/foundations/07d_market1501_twin.ipynb #2fde3b07
 def _others(kind: str, count: int, people: np.ndarray, track: int, seed: int) -> pd.DataFrame:
     """`count` rows of junk (badly boxed test people) or distractors (mostly nobody), with tracks of their own."""
     pid, key = {"junk": (-1, 6), "distractor": (0, 7)}[kind]
     draw = lambda part, high: integers(count, high, seed, "labels", key, part)
-    subject = people[draw(0, len(people))] if kind == "junk" else np.where(draw(0, 100) < 70, 0, 10_000 + np.arange(count))
+    subject = people[draw(0, len(people))] if kind == "junk" else 10_000 + np.arange(count)
     return pd.DataFrame(dict(track=track + np.arange(count), pid=pid, camid=1 + draw(1, CAMERAS), seqid=1 + draw(2, 3),
                              frame=26 + 25 * shuffled(count, seed, "labels", key, 3), box=1 + draw(4, 6),
-                             split="gallery", kind=kind, subject=subject)).assign(start=lambda rows: rows.frame, images=1)
+                             split="gallery", kind=kind, subject=subject,
+                             visible=(kind == "junk") | (draw(5, 100) < 30))).assign(start=lambda rows: rows.frame, images=1)
 
 # %% ../../nbs/foundations/07d_market1501_twin.ipynb #b39bdebd
 FOLDERS = {"train": "bounding_box_train", "gallery": "bounding_box_test", "query": "query"}
@@ -101,7 +103,9 @@ class Record(NamedTuple):
     seqid: int
     frame: int
     kind: str      # person, junk or distractor
-    subject: int   # number of the person in the picture, 0: nobody
+    subject: int   # number of the person in the picture
+    outfit: int    # number of what the person wears
+    visible: bool  # False: the person is not drawn
     track: int     # number of the walk past a camera
     start: int     # its first frame
     images: int    # how many images it has
@@ -125,12 +129,14 @@ def plan(size: str | TwinSize, seed: int = 0) -> pd.DataFrame:
                        _others("distractor", distractors, people, len(tracks) + junk, seed)], ignore_index=True)
     names = [f"{FOLDERS[row.split]}/{'-1' if row.pid < 0 else f'{row.pid:04d}'}_c{row.camid}s{row.seqid}_{row.frame:06d}_{row.box:02d}.jpg"
              for row in table.itertuples()]
-    return table.assign(path=names, number=np.arange(len(table)))[list(Record._fields)]
+    return table.assign(path=names, outfit=table.subject, number=np.arange(len(table)))[list(Record._fields)]
 
 # %% ../../nbs/foundations/07d_market1501_twin.ipynb #0fbea970
-def labels_hash(table: pd.DataFrame) -> str:
-    """SHA-256 over the sorted paths, which hold every label."""
-    return sha256_of("\n".join(sorted(table.path)))
+def as_dataset(table: pd.DataFrame, root: str | Path) -> Dataset:
+    """A plan as the loader will find it on disk: three tables, sorted by path."""
+    labels = table.sort_values("path", ignore_index=True)[["split", "path", "pid", "camid", "seqid", "frame"]]
+    tables = {split: labels[labels.split == split].drop(columns="split").reset_index(drop=True) for split in FOLDERS}
+    return Dataset("market1501", Path(root), **tables, origin="twin")
 
 # %% ../../nbs/foundations/07d_market1501_twin.ipynb #41915005
 def _walk(record: Record, seed: int, camera) -> tuple[Pose, float, float, float]:
@@ -174,43 +180,46 @@ def _company(record: Record, rng, seed: int, camera, x: float, z: float) -> dict
 
 # %% ../../nbs/foundations/07d_market1501_twin.ipynb #eda02dbd
 def shot_of(record: Record, seed: int) -> Shot:
-    """The shot that a record asks for. Person and outfit enter only through `subject`."""
+    """The shot that a record asks for. Who it shows enters only through `subject` and `outfit`."""
     camera, rng = make_camera(seed, record.camid - 1), stream(seed, "shot", record.number)
     light = make_light(seed, camera.index, 1 + 1000 * record.seqid + record.frame // 2500)
     pose, x, z, heading = _walk(record, seed, camera)
-    subject = record.subject or STRANGERS - 1
-    actor = Actor(make_person(seed, subject), make_outfit(seed, subject), pose, x, z, heading, visible=record.subject > 0)
+    actor = Actor(make_person(seed, record.subject), make_outfit(seed, record.outfit), pose, x, z, heading, record.visible)
     return Shot(seed, camera, light, actor, _box(record, rng), noise=record.number, **_company(record, rng, seed, camera, x, z))
 
 # %% ../../nbs/foundations/07d_market1501_twin.ipynb #c9e3707a
-def _swapped(shot: Shot, record) -> Shot:
-    return wearing(shot, make_outfit(shot.seed, 30_000 + record.track))
+def swap_outfits(table: pd.DataFrame) -> pd.DataFrame:
+    """The plan with outfits exchanged: at camera c everybody wears what the person c places further in the list of those seen there wears."""
+    table = table.copy()
+    for (_, camid), seen in table[table.kind == "person"].groupby([table.split == "train", "camid"]):
+        people = np.sort(seen.subject.unique())
+        table.loc[seen.index, "outfit"] = np.roll(people, -camid)[np.searchsorted(people, seen.subject)]
+    return table
 
 LOOKS = {
-    "normal": lambda shot, record: shot,
-    "masked": lambda shot, record: masked(shot),
-    "swapped": _swapped,
+    "normal": lambda table: table,
+    "masked": lambda table: table.assign(visible=False),
+    "swapped": swap_outfits,
 }
 
 # %% ../../nbs/foundations/07d_market1501_twin.ipynb #fcb94b0a
-def picture(record: Record, seed: int, height: int = 128, width: int = 64, look: str = "normal") -> tuple[np.ndarray, int]:
-    """The picture (height x width x 3, uint8) of a record of the plan, and the quality of its camera's JPEG encoder."""
-    shot = LOOKS[look](shot_of(record, seed), record)
-    return render(shot, height, width), shot.camera.quality
+def picture(record: Record, seed: int, height: int = 128, width: int = 64) -> np.ndarray:
+    """The picture (height x width x 3, uint8) of a record, before JPEG."""
+    return render(shot_of(record, seed), height, width)
 
 # %% ../../nbs/foundations/07d_market1501_twin.ipynb #fff8b3de
 GENERATOR = 1  # raised by every change that changes pictures or labels
 
 def _describe(size: TwinSize, seed: int, look: str, table: pd.DataFrame) -> dict:
     return dict(twin_of="market1501", generator=GENERATOR, seed=seed, size=asdict(size), look=look, images=len(table),
-                labels=labels_hash(table))
+                labels=as_dataset(table, ".").labels_hash())
 
-def _draw(records: list[Record], root: str, seed: int, height: int, width: int, look: str) -> int:
+def _draw(records: list[Record], root: str, seed: int, height: int, width: int) -> int:
     """Render and store the records whose files are not there yet; how many records that were."""
     for record in records:
         path = Path(root) / record.path
         if not path.exists():
-            data = jpeg(*picture(record, seed, height, width, look))
+            data = jpeg(picture(record, seed, height, width), make_camera(seed, record.camid - 1).quality)
             with atomic(path) as partial:
                 partial.write_bytes(data)
     return len(records)
@@ -265,21 +274,22 @@ def write(folder: str | Path, size: str | TwinSize, seed: int = 0, workers: int 
     It is drawn in a hidden folder beside `folder`, which is renamed when it is whole: interrupt it as you like, the next
     call goes on where it stopped, and of two calls at once the second waits for the first. A finished twin is left as it is;
     a folder with anything else in it is a `ReidError`. `look`: "normal", "masked" (nobody in the pictures) or "swapped"
-    (each track in another outfit).
+    (outfits exchanged between people).
     """
     from filelock import FileLock
-    folder, size, table = Path(folder), size_of(size), plan(size, seed)
     if look not in LOOKS:
         raise UsageError(f"There is no look {look!r}. Known looks: {', '.join(LOOKS)}.")
     if workers < 1:
         raise UsageError(f"workers={workers}: at least one process must draw.")
+    folder, size = Path(folder), size_of(size)
+    table = LOOKS[look](plan(size, seed))
     wanted = _describe(size, seed, look, table)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.{sha256_of(str(wanted))[:12]}.partial")
     with FileLock(f"{partial}.lock"):
         if not _finished(folder, wanted):
             records = records_of(table.sort_values(["camid", "number"]))
-            _draw_all(records, str(partial), seed, size.height, size.width, look, workers=workers, progress=progress)
+            _draw_all(records, str(partial), seed, size.height, size.width, workers=workers, progress=progress)
             write_json(partial / "twin.json", wanted)
             os.replace(partial, folder)
     return folder

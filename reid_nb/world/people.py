@@ -369,7 +369,7 @@ def limb(fabric: Fabric, joints: np.ndarray, right: np.ndarray, at: np.ndarray, 
 
 # %% ../../nbs/foundations/07b_people.ipynb #b5e42808
 LEG = ((0, .15, .35, .5, .62, .75, .9, 1.0), (.056, .050, .040, .031, .033, .030, .022, .022))   # share of the leg, radius / stature
-ARM = ((0, .12, .3, .52, .65, .85, 1.0), (.031, .029, .025, .021, .0215, .017, .0155))
+ARM = ((0, .03, .08, .14, .3, .52, .65, .85, 1.0), (.019, .026, .030, .030, .025, .021, .0215, .017, .0155))
 
 def radius_of(table, person: Person, at: np.ndarray) -> np.ndarray:
     """Radius (n,), metres, of this person's limb at shares `at` of its length."""
@@ -433,9 +433,9 @@ def _skull(fabric, person, skeleton, at, factor, **more) -> Tube:
     """Rings around the head at shares `at` of its height, `factor` (n x SIDES) times as wide."""
     place, frame, size = skeleton.places["head"], skeleton.axes["head"], person.stature * person.head
     scale = np.interp(at, *HEAD)[:, None]
-    centre = place + np.outer(at, frame[:, 1]) * .135 * size + frame[:, 2] * .012 * size
-    return Tube(fabric, centre, scale * frame[:, 0] * .044 * size, scale * frame[:, 2] * .055 * size,
-                at * .135 * size, shape=factor, **more)
+    centre = place + np.outer(at, frame[:, 1]) * .140 * size + frame[:, 2] * .012 * size
+    return Tube(fabric, centre, scale * frame[:, 0] * .048 * size, scale * frame[:, 2] * .058 * size,
+                at * .140 * size, shape=factor, **more)
 
 # %% ../../nbs/foundations/07b_people.ipynb #2e6cac61
 def head(person: Person, skeleton: Skeleton) -> list[Tube]:
@@ -549,7 +549,7 @@ def _arms(person, skeleton, outfit) -> list[Tube]:
         at = np.linspace(max(0.0, reach - .15), 1.0, 6)
         tubes.append(limb(skin, joints, right, at, radius_of(ARM, person, at)))
         if reach > 0:
-            at = np.linspace(0, reach, 7)
+            at = reach * np.array([0, .04, .10, .25, .45, .62, .8, 1.0])
             sleeve = limb(upper, joints, right, at, radius_of(ARM, person, at) + (.016 if outfit.coat else .008))
             sleeve.height += .33 * person.stature
             tubes.append(sleeve)

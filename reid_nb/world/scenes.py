@@ -30,8 +30,8 @@ def make_light(seed: int, camera: int, time: int) -> Light:
     """The light over camera number `camera` at time number `time`: the sun stands still there, clouds and hours do not."""
     place, rng = stream(seed, "time", camera), stream(seed, "time", camera, time)
     azimuth, elevation = place.uniform(0, 2 * np.pi), np.radians(place.uniform(28, 65))
-    sun, warmth = rng.uniform(0.05, 0.75) , rng.uniform(-0.06, 0.10)
-    sky = 0.62 * rng.uniform(0.85, 1.15) * (1.25 - 0.4 * sun)
+    sun, warmth = rng.uniform(0.05, 0.6), rng.uniform(-0.04, 0.06)
+    sky = 0.8 - 0.5 * sun  # the camera's shutter follows the sum of both
     return Light((float(np.cos(elevation) * np.sin(azimuth)), float(np.sin(elevation)), float(np.cos(elevation) * np.cos(azimuth))),
                  (sun * (1 + warmth), sun, sun * (1 - warmth)), (sky * (0.97 + warmth / 2), sky, sky * (1.04 - warmth / 2)))
 
@@ -101,7 +101,7 @@ def _tree(rng, place):
 # %% ../../nbs/foundations/07c_scenes.ipynb #cef50e27
 def _things(rng: np.random.Generator, far: float) -> list:
     """Walls, hedges, trees, posts and parked cars, all outside the strip where people walk."""
-    wall = lambda: tuple(float(x) for x in rng.uniform(.12, .55) * (1 + rng.uniform(-.3, .3, 3)))
+    wall = lambda: tuple(float(x) for x in rng.uniform(.18, .36) * (1 + rng.uniform(-.1, .1, 3)))
     things = [_block((rng.uniform(6, 14), rng.uniform(4, 12), 4.0), (x, 0, far + rng.uniform(2, 9)), wall(), "facade")
               for x in (-11, -1.5, 8) if rng.random() < 0.75]
     things += [_block((3, rng.uniform(3, 9), 14), (side * rng.uniform(6.5, 8.5), 0, far), wall(), "facade") for side in (-1, 1) if rng.random() < 0.4]
@@ -129,7 +129,7 @@ def make_place(seed: int, camera: Camera, oversample: int = 2) -> Place:
     import trimesh
     rng = stream(seed, "camera", camera.index, 1)
     floor, period = ("asphalt", "tiles", "grass", "bricks")[rng.integers(4)], rng.uniform(.4, 1.0)
-    ground = tuple(float(x) for x in rng.uniform(.14, .4) * np.array({"grass": (.55, .9, .3), "bricks": (1, .72, .58)}.get(floor, (1, .97, .92))))
+    ground = tuple(float(x) for x in rng.uniform(.22, .28) * np.array({"grass": (.86, .96, .72), "bricks": (1, .92, .86)}.get(floor, (1, .98, .95))))
     things = [_block((80, .1, 120), (0, -.1, 50), ground, floor)] + _things(rng, 1.45 * camera.distance)
     mesh = trimesh.util.concatenate([thing[0] for thing in things])
     owner = np.repeat(np.arange(len(things)), [len(thing[0].faces) for thing in things])
@@ -312,8 +312,8 @@ def shade(mesh: Mesh, scene, hits: Hits, points, light: Light, ground: np.ndarra
     sky, sun = openness(scene, points, normals, light, rng)
     up = normals[:, 1]
     facing = np.maximum(normals @ np.float32(light.to_sun), 0) * sun
-    sky_light = ((0.62 + 0.38 * up) * (0.25 + 0.75 * sky))[:, None] * np.float32(light.sky)
-    bounce = ((0.5 - 0.5 * up) * (0.3 + 0.7 * sky))[:, None] * ground * (np.float32(light.sky) + 0.7 * np.float32(light.sun))
+    sky_light = ((0.62 + 0.38 * up) * (0.4 + 0.6 * sky))[:, None] * np.float32(light.sky)
+    bounce = ((0.5 - 0.5 * up) * (0.4 + 0.6 * sky))[:, None] * ground * (np.float32(light.sky) + 0.7 * np.float32(light.sun))
     return colour * (sky_light + bounce + facing[:, None] * np.float32(light.sun))
 
 # %% ../../nbs/foundations/07c_scenes.ipynb #50975731
@@ -347,6 +347,7 @@ def _background(shot: Shot, place: Place, window, height: int, width: int, scene
     if scene is not None and near.any():
         chosen, normals = on_ground[near], np.repeat(np.float32([[0, 1, 0]]), near.sum(), 0)
         sky[chosen], sun[chosen] = _soft(scene, points[near], normals, shot.light, rng)
+        sky, sun = blurred(np.stack([sky, sun], 1).reshape(height, width, 2), 1.2 * height / 128).reshape(-1, 2).T
     picture = layers[:, :3] * (sky[:, None] * np.float32(shot.light.sky)) + layers[:, 3:] * (sun[:, None] * np.float32(shot.light.sun))
     return picture.reshape(height, width, 3)
 
