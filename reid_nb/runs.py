@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['EVALUATION', 'PACKAGES', 'PARENT', 'module_path', 'imported_modules', 'without_docstrings', 'source_of', 'code_hash',
            'twin_module', 'twin_folder', 'prepare', 'fingerprint', 'ingredients', 'address', 'run_folder', 'git',
-           'processor', 'installed', 'provenance', 'follow_parent', 'execute', 'execute_train', 'execute_profile',
-           'Run', 'load_run', 'Session', 'put_trained']
+           'processor', 'installed', 'provenance', 'follow_parent', 'execute', 'execute_train', 'builder',
+           'execute_profile', 'Run', 'load_run', 'Session', 'put_trained', 'Latency', 'latency', 'put_latency']
 
 # %% ../nbs/laboratory/runs.ipynb #f009071e
 import ast
@@ -26,6 +26,7 @@ from pathlib import Path
 
 import pandas as pd
 
+import reid_nb
 from .cells import Sheet, write_tables
 from .datasets import registry
 from .errors import ReidError, unknown
@@ -36,7 +37,7 @@ from .records import Dataset
 # %% ../nbs/laboratory/runs.ipynb #b49d522a
 def module_path(name: str) -> Path | None:
     """The source file of a `reid_nb` module, or None if there is no such module (it is a name inside one)."""
-    base = Path(__file__).resolve().parent.joinpath(*name.split(".")[1:])
+    base = Path(reid_nb.__path__[0]).joinpath(*name.split(".")[1:])
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
 # %% ../nbs/laboratory/runs.ipynb #d2a7984a
@@ -81,7 +82,7 @@ def code_hash(*entries: str) -> str:
 # %% ../nbs/laboratory/runs.ipynb #76b5c702
 def twin_module(dataset: str):
     """The module that renders the twin of a dataset. Raises `UsageError` for a dataset without one."""
-    known = [path.stem for path in (Path(__file__).parent / "twins").glob("*.py") if not path.stem.startswith("_")]
+    known = [path.stem for path in Path(reid_nb.__path__[0], "twins").glob("*.py") if not path.stem.startswith("_")]
     if dataset not in known:
         raise unknown("twin", dataset, known)
     return importlib.import_module(f"reid_nb.twins.{dataset}")
@@ -216,15 +217,26 @@ def execute_train(plan: Plan, job: Train, folder: Path) -> dict:
             "weights": "twin-trunk" if start else job.recipe.init, "device": str(next(model.parameters()).device)}
 
 # %% ../nbs/laboratory/runs.ipynb #59f82f2e
+def builder(function: str, arguments: dict):
+    """A function without arguments that builds the embedding network of a candidate."""
+    from reid_nb.backbones import ReIDModel
+
+    module, _, name = function.partition(":")
+    return lambda: ReIDModel(getattr(importlib.import_module(module), name)(**arguments), num_classes=1)
+
 def execute_profile(plan: Plan, job: Profile, folder: Path) -> dict:
     """Measure the candidates; writes `latency.csv` and returns what `run.json` says about it."""
     from reid_nb import profiling
 
-    measured = profiling.compare(dict(job.candidates), backends=job.backends, batch=job.batch,
-                                 image_size=job.image_size, rounds=job.rounds)
+    def progress(done: int, total: int):
+        write_json(folder / "progress.json", {"epoch": done, "of": total})
+
+    builders = {row: builder(*candidate) for row, candidate in job.candidates.items()}
+    measured = profiling.compare(builders, next(iter(builders)), job.backends, job.batch, job.image_size, job.rounds,
+                                 progress=progress)
     with atomic(folder / "latency.csv") as partial:
         measured.to_csv(partial, index=False)
-    return {"batch": job.batch, "image_size": list(job.image_size), "rounds": job.rounds}
+    return {"conditions": measured.attrs["machine"], "batch": job.batch, "image_size": list(job.image_size), "rounds": job.rounds}
 
 # %% ../nbs/laboratory/runs.ipynb #e878236e
 @dataclasses.dataclass(frozen=True)
@@ -284,3 +296,37 @@ def put_trained(self: Session, row: str, column: str, names: list[str], score: s
                    weights=first["weights"], protocol=first["protocol"], run=" ".join(run.name for run in runs))
 
 Session.put_trained = put_trained
+
+# %% ../nbs/laboratory/runs.ipynb #b0f32c08
+@dataclasses.dataclass(frozen=True)
+class Latency:
+    """A finished measurement: `table` (indexed by candidate) through one backend, and the run it came from."""
+
+    table: pd.DataFrame
+    backend: str
+    run: Run
+
+    @property
+    def description(self) -> str:
+        """The conditions in words, for example "onnxruntime, batch 2, 256 x 128, 2 cores"."""
+        record = self.run.record
+        height, width = record["image_size"]
+        return f"{self.backend}, batch {record['batch']}, {height} x {width}, {record['conditions']['cores']} cores"
+
+# %% ../nbs/laboratory/runs.ipynb #fa2bbb4c
+def latency(self: Session, job: str = "latency") -> Latency:
+    """The plan's latency measurement, through the backend that fills the tables."""
+    run, backend = self.run(job), self.plan.job(job).backends[-1]
+    table = run.table("latency.csv").query("backend == @backend").set_index("candidate")
+    return Latency(table, backend, run)
+
+def put_latency(self: Session, measured: Latency, row: str, candidate: str) -> None:
+    """Fill the cells `speed` and `slow-down` of a row from a candidate; spread is half the inter-quartile range."""
+    if candidate in measured.table.index:
+        found = measured.table.loc[candidate]
+        where = {"protocol": measured.description, "run": measured.run.name}
+        speeds = [1e3 / found["ms_q3"], 1e3 / found["ms_q1"]]
+        self.sheet.put(row, "speed", found["speed"], spread=(speeds[1] - speeds[0]) / 2, **where)
+        self.sheet.put(row, "slow-down", found["ratio"], spread=(found["ratio_q3"] - found["ratio_q1"]) / 2, **where)
+
+Session.latency, Session.put_latency = latency, put_latency

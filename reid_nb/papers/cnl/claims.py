@@ -7,7 +7,7 @@ __all__ = ['SPEED', 'ACCURACY', 'CLAIMS', 'speed', 'accuracy', 'better', 'faster
            'circle']
 
 # %% ../../../nbs/cnl/04_claims.ipynb #47d7393a
-from ...claims import Claim, Evidence, Verdict, all_of, below, trained_above
+from ...claims import Claim, Evidence, Verdict, all_of, below, same_speed, trained_above, trained_close
 from .plan import SHAPE_GROUPS, TABLE_1, row_name
 
 # %% ../../../nbs/cnl/04_claims.ipynb #0ef69846
