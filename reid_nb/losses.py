@@ -114,6 +114,11 @@ def options(loss: Callable) -> dict[str, float]:
     return {"weight": 1.0} | {p.name: p.default for p in parameters if p.default is not p.empty}
 
 # %% ../nbs/foundations/08_losses.ipynb #d7583989
+def _scaled_gradient(tensor: torch.Tensor, factor: float) -> torch.Tensor:
+    """The same numbers as `tensor`; a gradient on its way back is multiplied by `factor`."""
+    return tensor.detach() + (tensor - tensor.detach()) * factor
+
+# %% ../nbs/foundations/08_losses.ipynb #1940f271
 class WeightedLosses(nn.Module):
     """The weighted sum of named losses. Its parameters, if any, are the centers of the center loss (N x C)."""
 
@@ -123,12 +128,13 @@ class WeightedLosses(nn.Module):
         self.options = {name: {k: v for k, v in given.items() if k != "weight"} for name, given in losses.items()}
         if "center" in losses:
             self.centers = nn.Parameter(torch.randn(num_classes, num_features))
-            self.centers.register_hook(lambda gradient: gradient / self.weights["center"])
 
     def forward(self, output, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The total and the unweighted value of each loss, for a model's `Output` and B class numbers `labels`."""
         inputs = {"logits": output.logits, "features": output.feature, "embeddings": output.embedding,
-                  "weight": output.weight, "pids": labels, "centers": getattr(self, "centers", None)}
+                  "weight": output.weight, "pids": labels}
+        if "center" in self.weights:
+            inputs["centers"] = _scaled_gradient(self.centers, 1 / self.weights["center"])
         values = {}
         for name, given in self.options.items():
             needed = [p.name for p in inspect.signature(LOSSES[name]).parameters.values() if p.default is p.empty]

@@ -1,4 +1,5 @@
 """Losses against plain loops, numbers worked out by hand and finite differences."""
+import copy
 import math
 
 import pytest
@@ -224,13 +225,15 @@ def test_centers_are_the_only_parameters_and_their_gradient_is_free_of_the_weigh
     assert list(losses.build({"triplet": {}}, 4, 6).parameters()) == []
     out = output()
     for weight in (5e-4, 1.0):
-        criterion = losses.build({"center": {"weight": weight}}, 4, 6)
+        criterion = copy.deepcopy(losses.build({"center": {"weight": weight}}, 4, 6))
         [(name, centers)] = criterion.named_parameters()
         assert name == "centers" and centers.shape == (4, 6)
         criterion(out, PIDS)[0].backward()
         alone = centers.detach().clone().requires_grad_()
         losses.center(out.feature.detach(), PIDS, alone).backward()
         torch.testing.assert_close(centers.grad, alone.grad)
+        torch.testing.assert_close(out.feature.grad, weight * torch.autograd.grad(
+            losses.center(out.feature, PIDS, centers.detach()), out.feature)[0])
         out.feature.grad = None
 
 
