@@ -41,7 +41,7 @@ def extract(model: torch.nn.Module, table: pd.DataFrame, root: str | Path, image
     model = model.eval().to(device)
     batches = batches_of(table, root, image_size, batch, workers=0 if device.type == "cpu" else 8)
     rows = []
-    for images, _ in tqdm(batches, desc="embeddings", disable=hidden(progress), leave=False):
+    for images, _ in tqdm(batches, desc="embeddings", disable=hidden(progress and len(batches) > 10), leave=False):
         images = images.to(device, memory_format=torch.channels_last)
         found = (model(images) + model(images.flip(3))) / 2 if flip else model(images)
         rows.append(found.float().cpu().numpy())

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import numpy as np
@@ -263,6 +262,15 @@ from test_training import TINY
 table = pd.read_csv({root!r} + "/table.csv")
 training.train(TINY, Dataset("colours", Path({root!r}), table, table[:2], table[2:], "own"), 0, {folder!r}, threads=1, progress=False)
 """
+
+
+def test_worker_processes_change_no_pixel(dataset):
+    here, elsewhere = (training.loader(TINY, dataset, 3, torch.device(kind)) for kind in ("cpu", "meta"))
+    assert here.num_workers == 0 < elsewhere.num_workers
+    for epoch in (0, 1):
+        here.batch_sampler.epoch = elsewhere.batch_sampler.epoch = epoch
+        for (images, labels), (others, other_labels) in zip(here, elsewhere, strict=True):
+            assert torch.equal(images, others) and torch.equal(labels, other_labels)
 
 
 def test_two_processes_share_the_batch(whole, dataset, tmp_path):
