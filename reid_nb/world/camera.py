@@ -68,7 +68,7 @@ def make_camera(seed: int, index: int) -> Camera:
     rng, shared = stream(seed, "camera", index), stream(seed, "camera").random(3)
     height, distance = 2.4 + 2.6 * spread(index, shared[0]), rng.uniform(7.0, 11.0)
     warmth, tint = 0.12 * (spread(index, shared[1]) - 0.5), rng.uniform(-0.02, 0.02)
-    return Camera(index=index, height=height, pitch=float(np.arctan2(height - 1.0, distance)),
+    return Camera(index=index, height=float(height), pitch=float(np.arctan2(height - 1.0, distance)),
                   focal=rng.uniform(125, 160) / 1.7 * distance, distance=distance,
                   exposure=float(1.35 * 2 ** (0.4 * (spread(index, shared[2]) - 0.5))),
                   white_balance=(1 + warmth, 1 + tint, 1 - warmth), saturation=rng.uniform(0.85, 1.1),

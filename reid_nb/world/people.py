@@ -342,7 +342,7 @@ def loft(tubes: list[Tube]) -> Mesh:
     normals = np.cross(points[after] - points[before], around)
     outward = points - centre[:, None]
     normals *= np.sign(np.sum(normals * outward, -1, keepdims=True) + 1e-12)
-    normals /= np.linalg.norm(normals, axis=-1, keepdims=True) + 1e-9
+    normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-12)
     corners = np.stack([u, height.astype(np.float32)[rings]], axis=-1)
     return Mesh(points.reshape(-1, 3).astype(np.float32), normals.reshape(-1, 3).astype(np.float32), faces, corners, owner, tubes)
 
