@@ -277,6 +277,11 @@ class Session:
         self.folder = Path(folder) if folder else outputs_root() / preset / paper / artefact
         self.folder.mkdir(parents=True, exist_ok=True)
 
+    @property
+    def data(self) -> Data:
+        """The data that the plan's training jobs use."""
+        return next(job.data for job in self.plan.jobs.values() if job.kind == "train")
+
     def run(self, name: str) -> Run:
         """The finished run of a job of the plan."""
         return load_run(self.plan, name)
@@ -321,12 +326,14 @@ def latency(self: Session, job: str = "latency") -> Latency:
     return Latency(table, backend, run)
 
 def put_latency(self: Session, measured: Latency, row: str, candidate: str) -> None:
-    """Fill the cells `speed` and `slow-down` of a row from a candidate; spread is half the inter-quartile range."""
+    """Fill a row's `speed`, `slow-down` and, where the artefact has it, `latency`; spread is half the inter-quartile range."""
     if candidate in measured.table.index:
         found = measured.table.loc[candidate]
         where = {"protocol": measured.description, "run": measured.run.name}
         speeds = [1e3 / found["ms_q3"], 1e3 / found["ms_q1"]]
         self.sheet.put(row, "speed", found["speed"], spread=(speeds[1] - speeds[0]) / 2, **where)
+        if (row, "latency") in self.sheet.cells.index:
+            self.sheet.put(row, "latency", found["ms"], spread=(found["ms_q3"] - found["ms_q1"]) / 2, **where)
         self.sheet.put(row, "slow-down", found["ratio"], spread=(found["ratio_q3"] - found["ratio_q1"]) / 2, **where)
 
 Session.latency, Session.put_latency = latency, put_latency

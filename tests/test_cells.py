@@ -33,6 +33,11 @@ def test_status_says_what_may_be_concluded(kind, preset, real, value, text, expe
     assert status_of(kind, value, text, number, PRESETS[preset], real) == expected
 
 
+def test_a_formula_is_compared_exactly():
+    assert status_of("architecture", 34400, "", 34400.0, PRESETS["smoke"], False) == "match"
+    assert status_of("architecture", 34401, "", 34400.0, PRESETS["smoke"], False) == "differs"
+
+
 def test_a_reason_explains_a_missing_value():
     assert status_of("trained", None, "0.66", 0.66, PRESETS["mini"], False, "needs-data") == "needs-data"
 
