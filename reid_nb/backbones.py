@@ -130,12 +130,13 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise ReidError(f"Weights file {path} is missing. Name an existing file, or train without a warm start.")
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        stored = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, OSError, RuntimeError, EOFError) as error:
         raise ReidError(f"{path} cannot be read as weights: it is cut short, damaged or of another format. "
                         "Fetch it again, or write it anew.") from error
+    if not isinstance(stored, dict):
+        raise ReidError(f"{path} holds a {type(stored).__name__}, no named tensors. Save a model's state_dict() instead.")
+    return stored
 
 # %% ../nbs/foundations/11_backbones.ipynb #84c55f2c
 class Loaded(NamedTuple):

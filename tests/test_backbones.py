@@ -145,6 +145,12 @@ def test_bad_weights_name_the_file(tmp_path):
         (tmp_path / name).write_bytes(b"\x01\x02")
         with pytest.raises(ReidError, match=name):
             read_weights(tmp_path / name)
+    torch.save(tmp_path, tmp_path / "code.pth")   # an object, which only running code could restore
+    with pytest.raises(ReidError, match="code.pth cannot be read"):
+        read_weights(tmp_path / "code.pth")
+    torch.save([torch.zeros(1)], tmp_path / "list.pth")
+    with pytest.raises(ReidError, match="list.pth holds a list"):
+        read_weights(tmp_path / "list.pth")
     save_file({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ReidError, match="No tensor in .*other.safetensors"):
         load_matching(resnet(18, width=0.25), tmp_path / "other.safetensors")
