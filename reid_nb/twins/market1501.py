@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SIZES', 'CAMERAS', 'SEEN_BY', 'FOLDERS', 'STRANGERS', 'LOOKS', 'GENERATOR', 'ONE_THREAD', 'CHUNK', 'TwinSize',
-           'size_of', 'Record', 'records_of', 'plan', 'as_dataset', 'shot_of', 'swap_outfits', 'picture', 'write']
+           'size_of', 'Record', 'records_of', 'plan', 'as_dataset', 'shot_of', 'swap_outfits', 'picture', 'pool_of',
+           'write']
 
 # %% ../../nbs/foundations/07d_market1501_twin.ipynb #c6cfd7e3
 import os
@@ -159,8 +160,8 @@ def _box(record: Record, rng: np.random.Generator) -> Box:
     if record.kind != "person":
         return [Box(bottom=rng.uniform(.35, .6)), Box(top=rng.uniform(.4, .6)), Box(margin=rng.uniform(.3, .7), down=rng.uniform(-.3, .3)),
                 Box(right=rng.choice([-1, 1]) * rng.uniform(.15, .28), margin=0.1)][rng.integers(4)]
-    box = Box(float(np.clip(rng.normal(.06, .04), -.02, .16)), rng.normal(0, .025), rng.normal(0, .025))
-    if rng.random() < 0.12:
+    box = Box(float(np.clip(rng.normal(.05, .03), -.02, .14)), rng.normal(0, .02), rng.normal(0, .02))
+    if rng.random() < 0.08:
         box = replace(box, **({"bottom": rng.uniform(.72, .92)} if rng.random() < 0.75 else {"top": rng.uniform(.08, .2)}))
     return box
 
@@ -170,11 +171,11 @@ STRANGERS = 20_000  # numbers of passers-by, who are nobody's identity
 def _company(record: Record, rng, seed: int, camera, x: float, z: float) -> dict:
     """Passers-by and things in the way."""
     others, things = (), ()
-    if rng.random() < 0.14:
+    if rng.random() < 0.10:
         number, side = STRANGERS + record.number, rng.choice([-1, 1])
         others = (Actor(make_person(seed, number), make_outfit(seed, number), Pose(rng.random()), x + side * rng.uniform(.45, .8),
                         z + rng.uniform(-.4, 1.5), rng.uniform(0, 2 * np.pi)),)
-    if rng.random() < 0.12:
+    if rng.random() < 0.08:
         things = (make_thing(rng, x * (1 - 1 / z) + rng.uniform(-.35, .35), z - rng.uniform(.7, 1.3)),)
     return dict(others=others, things=things)
 
@@ -228,7 +229,7 @@ def _draw(records: list[Record], root: str, seed: int, height: int, width: int) 
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 
 @contextmanager
-def _pool(workers: int):
+def pool_of(workers: int):
     """Worker processes of one thread each; on any exception what has not begun is dropped."""
     before = {name: os.environ.get(name) for name in ONE_THREAD}
     os.environ.update(ONE_THREAD)
@@ -252,7 +253,7 @@ def _draw_all(records: list[Record], *args, workers: int, progress: bool) -> Non
             for chunk in chunks:
                 bar.update(_draw(chunk, *args))
             return
-        with _pool(workers) as pool:
+        with pool_of(workers) as pool:
             for done in as_completed([pool.submit(_draw, chunk, *args) for chunk in chunks]):
                 bar.update(done.result())
 

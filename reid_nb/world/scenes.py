@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STYLES', 'NEUTRAL_THINGS', 'SAMPLES', 'Light', 'make_light', 'Hits', 'cast', 'lit', 'Place', 'make_place', 'Actor',
            'Box', 'Shot', 'masked', 'wearing', 'stand', 'crop_window', 'make_thing', 'actor_mesh', 'surface',
-           'openness', 'shade', 'radiance', 'render', 'jpeg']
+           'openness', 'shade', 'Traced', 'trace', 'radiance', 'render', 'jpeg']
 
 # %% ../../nbs/foundations/07c_scenes.ipynb #609fc944
 import io
@@ -335,9 +335,9 @@ def _grid(window, height: int, width: int, per_pixel: int) -> np.ndarray:
 # %% ../../nbs/foundations/07c_scenes.ipynb #050cb1c6
 SAMPLES = 2  # rays a pixel, in each direction
 
-def _background(shot: Shot, place: Place, window, height: int, width: int, scene, rng) -> np.ndarray:
+def _background(shot: Shot, height: int, width: int, scene, rng) -> np.ndarray:
     """Radiance (H x W x 3) of the place in the box, with the shadows of the people and things in front of it."""
-    pixels = _grid(window, height, width, 1)
+    pixels = _grid(crop_window(shot), height, width, 1)
     layers = _bilinear(_layers(shot.seed, shot.camera), pixels)
     sky, sun = np.ones(len(pixels), np.float32), np.ones(len(pixels), np.float32)
     directions, eye = rays(shot.camera, pixels), np.float32(axes(shot.camera)[1])
@@ -361,23 +361,42 @@ def _layers(seed: int, camera: Camera) -> np.ndarray:
     return np.concatenate([place.ambient, place.direct], axis=2)
 
 # %% ../../nbs/foundations/07c_scenes.ipynb #c73f217e
-def radiance(shot: Shot, height: int = 128, width: int = 64) -> np.ndarray:
-    """Linear light (height x width x 3, float32) that falls on the shot's box."""
-    place, window, rng = make_place(shot.seed, shot.camera), crop_window(shot), stream(shot.seed, "shot", shot.noise, 1)
+@dataclass
+class Traced:
+    """What a shot's rays met: the mesh of all that is in the box, its ray caster, the rays and their first hits."""
+    mesh: Mesh
+    scene: object
+    directions: np.ndarray   # one row a ray: all samples of the first row of pixels, then of the second, ...
+    hits: Hits
+
+def trace(shot: Shot, height: int = 128, width: int = 64) -> Traced | None:
+    """Cast the rays of a picture of `height` x `width` pixels. None when nobody and nothing is there."""
     meshes = [actor_mesh(actor) for actor in (shot.actor, *shot.others) if actor.visible] + ([loft(list(shot.things))] if shot.things else [])
     if not meshes:
-        return _background(shot, place, window, height, width, None, rng)
+        return None
     mesh = _merge(meshes)
     scene = _embree(mesh.vertices, mesh.faces)
-    directions = rays(shot.camera, _grid(window, height, width, SAMPLES))
-    hits = cast(scene, axes(shot.camera)[1], directions)
-    points = np.float32(axes(shot.camera)[1]) + hits.depth[:, None] * directions[hits.ray]
-    samples = np.zeros((len(directions), 4), np.float32)
-    if len(hits.ray):  # an occluder may stand just outside the box
-        samples[hits.ray, :3] = shade(mesh, scene, hits, points, shot.light, place.ground, rng)
-    samples[hits.ray, 3] = 1
-    samples = samples.reshape(height, SAMPLES, width, SAMPLES, 4).mean((1, 3))
-    return samples[..., :3] + (1 - samples[..., 3:]) * _background(shot, place, window, height, width, scene, rng)
+    directions = rays(shot.camera, _grid(crop_window(shot), height, width, SAMPLES))
+    return Traced(mesh, scene, directions, cast(scene, axes(shot.camera)[1], directions))
+
+# %% ../../nbs/foundations/07c_scenes.ipynb #507d459a
+def _foreground(shot: Shot, traced: Traced, height: int, width: int, rng) -> np.ndarray:
+    """Radiance and coverage (height x width x 4) of people and things: the mean over the samples of a pixel."""
+    hits, samples = traced.hits, np.zeros((len(traced.directions), 4), np.float32)
+    if len(hits.ray):  # a thing in the way may stand just outside the box
+        points = np.float32(axes(shot.camera)[1]) + hits.depth[:, None] * traced.directions[hits.ray]
+        ground = make_place(shot.seed, shot.camera).ground
+        samples[hits.ray, :3] = shade(traced.mesh, traced.scene, hits, points, shot.light, ground, rng)
+        samples[hits.ray, 3] = 1
+    return samples.reshape(height, SAMPLES, width, SAMPLES, 4).mean((1, 3))
+
+def radiance(shot: Shot, height: int = 128, width: int = 64) -> np.ndarray:
+    """Linear light (height x width x 3, float32) that falls on the shot's box."""
+    traced, rng = trace(shot, height, width), stream(shot.seed, "shot", shot.noise, 1)
+    if traced is None:
+        return _background(shot, height, width, None, rng)
+    front = _foreground(shot, traced, height, width, rng)
+    return front[..., :3] + (1 - front[..., 3:]) * _background(shot, height, width, traced.scene, rng)
 
 # %% ../../nbs/foundations/07c_scenes.ipynb #ba1f9696
 def render(shot: Shot, height: int = 128, width: int = 64) -> np.ndarray:
