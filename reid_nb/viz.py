@@ -171,9 +171,10 @@ def accuracy_speed_plane(points: pd.DataFrame, x_label: str, y_label: str):
         figure, axes = plt.subplots(figsize=(8, 4.6))
         for mark, (group, part) in zip(MARKS, points.groupby("group", sort=False)):
             axes.errorbar(part["x"], part["y"], part["y_error"], part["x_error"], fmt=mark, markersize=7, capsize=2, label=group)
-        low, high = points["y"].min(), points["y"].max()
-        edge = points["x"].max() + 0.06 * np.ptp(points["x"])
-        places = spread_labels(points["y"], gap=max(high - low, 1e-3) * 0.075)
+        span = max(np.ptp(points["y"]) + 2 * points["y_error"].max(), 0.01)
+        middle, edge = (points["y"].min() + points["y"].max()) / 2, points["x"].max() + 0.06 * np.ptp(points["x"])
+        axes.set_ylim(middle - 0.65 * span, middle + 0.65 * span)
+        places = spread_labels(points["y"], gap=0.06 * span)
         for (_, point), place in zip(points.iterrows(), places):
             axes.annotate(point["name"], (point["x"], point["y"]), (edge, place), fontsize=8, va="center",
                           arrowprops={"arrowstyle": "-", "color": "#bbbbbb", "linewidth": 0.6})
@@ -183,7 +184,10 @@ def accuracy_speed_plane(points: pd.DataFrame, x_label: str, y_label: str):
 
 # %% ../nbs/foundations/14_viz.ipynb #e97b3895
 def bars_by_position(values: pd.DataFrame, errors: pd.DataFrame, lines: Mapping[str, float], y_label: str):
-    """Grouped bars: `values` and `errors` have positions as index and one column a block; `lines`: name -> height."""
+    """Grouped bars: `values` and `errors` have positions as index and one column a block; `lines`: name -> height.
+
+    The axis fits the values; an error bar that is longer than that is cut off.
+    """
     import matplotlib.pyplot as plt
 
     with style():
@@ -192,6 +196,8 @@ def bars_by_position(values: pd.DataFrame, errors: pd.DataFrame, lines: Mapping[
         for number, (name, hatch) in enumerate(zip(values, ("", "//", "xx", ".."))):
             at = np.arange(len(values)) + (number - (len(values.columns) - 1) / 2) * width
             axes.bar(at, values[name], width, yerr=errors[name], label=name, hatch=hatch, edgecolor="white", error_kw={"linewidth": 0.8})
+        reach = np.nanmax([np.nanmax(values), *lines.values()])
+        axes.set_ylim(min(np.nanmin(values), 0) - 0.08 * reach, 1.2 * reach)
         for (name, height), line in zip(lines.items(), ("solid", "dashed", "dotted")):
             axes.axhline(height, color=COLOURS["black"], linestyle=line, linewidth=1)
             axes.annotate(name, (len(values) - 0.4, height), fontsize=8, va="bottom", ha="right")

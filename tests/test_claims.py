@@ -23,9 +23,10 @@ def test_trained_above(a, b, expected):
     assert claim.evaluate(evidence(a, b))["status"] == expected
 
 
-@pytest.mark.parametrize("a, b, expected", [(0.60, 0.601, "holds"), (0.50, 0.60, "fails")])
-def test_trained_close(a, b, expected):
-    assert trained_close(evidence(a, b), A, B).status == expected
+@pytest.mark.parametrize("a, b, spread, expected", [(0.60, 0.601, 0.001, "holds"), (0.50, 0.60, 0.01, "fails"),
+                                                    (0.60, 0.601, 0.1, "undecided")])
+def test_trained_close(a, b, spread, expected):
+    assert trained_close(evidence(a, b, spread), A, B).status == expected
 
 
 def test_one_seed_is_shown_with_a_paired_bootstrap_and_never_decides():
@@ -57,6 +58,7 @@ def test_below(a, b, expected):
 def test_same_speed():
     assert same_speed(evidence(1.02, 1.03, kind="hardware"), A, B).status == "holds"
     assert same_speed(evidence(1.02, 1.30, kind="hardware"), A, B).status == "fails"
+    assert same_speed(evidence(1.02, 1.03, spread=5.0, kind="hardware"), A, B).status == "undecided", "noise proves nothing"
 
 
 def test_all_of_takes_the_weakest_part():

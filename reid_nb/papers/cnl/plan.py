@@ -58,8 +58,8 @@ class Size:
 
 SIZES = {
     "smoke": Size(0.25, (64, 32), 1, 1, 4, 1, 4, ("eager",), 1.0),
-    "mini": Size(0.25, (128, 64), 14, 3, 8, 2, 7, ("eager", "onnxruntime"), 14.0),
-    "night": Size(0.25, (128, 64), 24, 8, 16, 16, 15, ("eager", "onnxruntime"), 30.0),
+    "mini": Size(0.25, (128, 64), 20, 6, 16, 2, 7, ("eager", "onnxruntime"), 6.5),
+    "night": Size(0.25, (128, 64), 40, 20, 16, 16, 15, ("eager", "onnxruntime"), 13.0),
     "gpu": Size(1.0, (256, 128), 40, 20, 16, 16, 200, ("eager",), 12.0),
     "paper": Size(1.0, (256, 128), None, 120, 16, 16, 1000, ("eager",), 60.0),
 }
