@@ -52,8 +52,6 @@ def _hint(value, base: type) -> str:
     return ""
 
 # %% ../nbs/foundations/12a_recipes.ipynb #2fa36613
-PRECISIONS, INITS = ("no", "fp16", "bf16"), ("random", "imagenet")
-
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """How one network is trained. Lengths are in pixels, times in epochs, all checked on construction (`UsageError`).
@@ -71,7 +69,7 @@ class Recipe:
     name: str
     model: str = "reid_nb.backbones:resnet"
     model_args: dict = dataclasses.field(default_factory=dict)
-    losses: dict = dataclasses.field(default_factory=lambda: {"cross_entropy": {"smoothing": 0.1}, "triplet": {"margin": 0.3}})
+    losses: dict = dataclasses.field(default_factory=lambda: {"cross_entropy": {}, "triplet": {}})
     image_size: tuple[int, int] = (256, 128)
     identities: int = 16
     images: int = 4
@@ -95,6 +93,7 @@ class Recipe:
         _check_values(self)
 
 # %% ../nbs/foundations/12a_recipes.ipynb #857ef31a
+PRECISIONS, INITS = ("no", "fp16", "bf16"), ("random", "imagenet")
 RANGES = {"identities": (1, None), "images": (1, None), "epochs": (1, None), "lr": (0, None), "weight_decay": (0, None),
           "center_lr": (0, None), "gamma": (0, 1), "warmup_epochs": (0, None), "warmup_factor": (0, 1), "flip": (0, 1),
           "pad": (0, None), "erasing": (0, 1)}
@@ -177,7 +176,7 @@ Recipe.from_dict = classmethod(from_dict)
 
 # %% ../nbs/foundations/12a_recipes.ipynb #6ab76daa
 def load_recipe(path: str | Path) -> Recipe:
-    """The recipe in a YAML file. Raises `ReidError` for an unreadable file, `UsageError` for what is wrong inside; both name it."""
+    """The recipe in a YAML file. `ReidError` for an unreadable file, `UsageError` for what is wrong inside; both name it."""
     import yaml
 
     try:
