@@ -45,7 +45,7 @@ def integers(column: pd.Series, source: str | Path) -> pd.Series:
     wrong = numbers.isna() | (numbers % 1 != 0)
     if wrong.any():
         row = wrong.idxmax()
-        raise ReidError(f"{source}: {column.name} of row {row} is {column[row]!r}, not a whole number.")
+        raise ReidError(f"{source}: {column.name} of row {row} is {column.tolist()[row]!r}, not a whole number.")
     return numbers.astype("int64")
 
 # %% ../nbs/foundations/05_records.ipynb #7b1dd778

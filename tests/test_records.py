@@ -1,0 +1,58 @@
+"""Tables and datasets: what is refused, and what two hashes promise."""
+import pandas as pd
+import pytest
+from PIL import Image
+
+from reid_nb.errors import ReidError
+from reid_nb.records import Dataset, check_table, read_image
+
+
+def table(**changes):
+    return pd.DataFrame({"path": ["a.png", "b.png"], "pid": [1, 2], "camid": [1, 2], **changes})
+
+
+def dataset(root, **changes):
+    frame = check_table(table(**changes), "test")
+    return Dataset("d", root, frame, frame[:1], frame[1:].reset_index(drop=True), "own")
+
+
+@pytest.mark.parametrize("frame, words", [
+    (table().drop(columns="pid"), r"lacks the columns \['pid'\]"), (table(path=["a", "a"]), "a stands there 2 times"),
+    (table(pid=["x", 2]), "pid of row 0 is 'x'"), (table(camid=[1, 2.5]), "camid of row 1 is 2.5"), (table(pid=[None, 1]), "pid of row 0")])
+def test_a_wrong_table_is_refused_by_name(frame, words):
+    with pytest.raises(ReidError, match=f"here.csv: .*{words}"):
+        check_table(frame, "here.csv")
+
+
+def test_a_table_is_numbered_from_zero_with_integer_labels():
+    frame = check_table(table(pid=["7", "8"]).set_index(pd.Index([5, 9])), "test")
+    assert frame.index.tolist() == [0, 1] and frame["pid"].tolist() == [7, 8] and frame["pid"].dtype == "int64"
+
+
+def test_labels_hash_is_the_same_everywhere(tmp_path):
+    """A golden value: computed once, it must come out on every platform and with every version of pandas."""
+    assert dataset(tmp_path).labels_hash() == "58ca2a2f1d8dbb142710dac5dc1c47c6aa321ce65f7ec0cca857b4b3cb8caa94"
+    assert dataset(tmp_path, pid=[1, 3]).labels_hash() != dataset(tmp_path).labels_hash()
+    assert dataset(tmp_path).labels_hash() == dataset(tmp_path / "elsewhere").labels_hash()
+
+
+def test_fingerprint_sees_pixels(tmp_path):
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (4, 8), "teal").save(tmp_path / name)
+    before = dataset(tmp_path).fingerprint()
+    assert dataset(tmp_path).fingerprint() == before
+    Image.new("RGB", (4, 8), "crimson").save(tmp_path / "b.png")
+    assert dataset(tmp_path).fingerprint() != before
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(ReidError, match="a.png cannot be read"):
+        dataset(tmp_path).fingerprint()
+
+
+@pytest.mark.parametrize("content, words", [(None, "is missing"), (b"no image", "is damaged or no image"), ("half", "is damaged or no image")])
+def test_an_unreadable_image_is_named(tmp_path, content, words):
+    path = tmp_path / "x.jpg"
+    if content is not None:
+        Image.effect_noise((64, 128), 60).save(path)
+        path.write_bytes(path.read_bytes()[:1500] if content == "half" else content)
+    with pytest.raises(ReidError, match=f"x.jpg {words}"):
+        read_image(path)
