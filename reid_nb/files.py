@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import reid_nb
 from .errors import ReidError
 
 # %% ../nbs/laboratory/files.ipynb #3fe4c589
 def project_root() -> Path:
     """The checkout that this package was installed from. Raises `ReidError` outside a checkout."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(reid_nb.__path__[0]).resolve().parent
     if not (root / "settings.ini").is_file():
         raise ReidError(f"{root} is no checkout of reid_nb (settings.ini is missing). "
                         "Clone the project and install it with: pip install -c constraints.txt -e .")
