@@ -160,7 +160,7 @@ def _box(record: Record, rng: np.random.Generator) -> Box:
     if record.kind != "person":
         return [Box(bottom=rng.uniform(.35, .6)), Box(top=rng.uniform(.4, .6)), Box(margin=rng.uniform(.3, .7), down=rng.uniform(-.3, .3)),
                 Box(right=rng.choice([-1, 1]) * rng.uniform(.15, .28), margin=0.1)][rng.integers(4)]
-    box = Box(float(np.clip(rng.normal(.05, .03), -.02, .14)), rng.normal(0, .02), rng.normal(0, .02))
+    box = Box(float(np.clip(rng.normal(.04, .025), -.02, .12)), rng.normal(0, .02), rng.normal(0, .02))
     if rng.random() < 0.08:
         box = replace(box, **({"bottom": rng.uniform(.72, .92)} if rng.random() < 0.75 else {"top": rng.uniform(.08, .2)}))
     return box

@@ -70,8 +70,8 @@ def make_camera(seed: int, index: int) -> Camera:
     warmth, tint = 0.12 * (spread(index, shared[1]) - 0.5), rng.uniform(-0.02, 0.02)
     return Camera(index=index, height=float(height), pitch=float(np.arctan2(height - 1.0, distance)),
                   focal=rng.uniform(125, 160) / 1.7 * distance, distance=distance,
-                  exposure=float(1.35 * 2 ** (0.4 * (spread(index, shared[2]) - 0.5))),
-                  white_balance=(1 + warmth, 1 + tint, 1 - warmth), saturation=0.5 + 0.6 * spread(index, shared[3]),
+                  exposure=float(1.35 * 2 ** (0.3 * (spread(index, shared[2]) - 0.5))),
+                  white_balance=(1 + warmth, 1 + tint, 1 - warmth), saturation=0.7 + 0.4 * spread(index, shared[3]),
                   gamma=rng.uniform(2.1, 2.35), noise=rng.uniform(0.008, 0.025), blur=rng.uniform(0.5, 1.0),
                   quality=int(rng.integers(72, 93)))
 

@@ -79,7 +79,7 @@ def dye(rng: np.random.Generator, neutral: float) -> tuple[float, float, float]:
     """A garment's colour: with probability `neutral` black to white, else any hue from deep to bright."""
     if rng.random() < neutral:
         return NEUTRALS[rng.integers(len(NEUTRALS))]
-    return hue(rng.random(), float(np.exp(rng.uniform(np.log(0.06), np.log(0.75)))), rng.uniform(0.55, 0.97))
+    return hue(rng.random(), float(np.exp(rng.uniform(np.log(0.05), np.log(0.8)))), rng.uniform(0.25, 0.8))
 
 # %% ../../nbs/foundations/07b_people.ipynb #d02ec048
 def _bands(x, period):
@@ -145,11 +145,11 @@ class Outfit:
 
 # %% ../../nbs/foundations/07b_people.ipynb #ed762d64
 def _fabric(rng, materials, neutral, patterned, patterns) -> Fabric:
-    colour, accent = dye(rng, neutral), dye(rng, 0.5)
+    colour, accent = dye(rng, neutral), dye(rng, 0.6)
     while not 0.4 < abs(np.log(sum(colour) / sum(accent))) / 2 and rng.random() < 0.9:  # an accent that is seen in grey, mostly
-        accent = dye(rng, 0.5)
+        accent = dye(rng, 0.6)
     pattern = str(rng.choice(patterns)) if rng.random() < patterned else "plain"
-    return Fabric(str(rng.choice(materials)), colour, accent, pattern, rng.uniform(0.08, 0.24), rng.uniform(0.5, 1.5))
+    return Fabric(str(rng.choice(materials)), colour, accent, pattern, rng.uniform(0.10, 0.28), rng.uniform(0.5, 1.5))
 
 TOP_PATTERNS = ("stripes", "bars", "checks", "plaid", "dots", "print", "print", "yoke", "hem", "chest band", "blotches")
 BOTTOM_PATTERNS = ("sides", "sides", "checks", "stripes", "bars", "blotches", "dots")
@@ -159,7 +159,7 @@ def _lower(rng) -> dict:
     """The garment below the waist."""
     skirt = rng.random() < 0.25
     length = rng.choice([0.38, 0.5, 0.75, 0.97], p=[.15, .25, .12, .48]) if not skirt else rng.choice([0.36, 0.52, 0.8])
-    fabric = _fabric(rng, ["denim", "cotton", "synthetic"], 0.5, 0.4, BOTTOM_PATTERNS)
+    fabric = _fabric(rng, ["denim", "cotton", "synthetic"], 0.65, 0.4, BOTTOM_PATTERNS)
     return dict(bottom=fabric, bottom_kind="skirt" if skirt else "trousers", bottom_length=float(length + rng.uniform(-.03, .03)),
                 bottom_width=rng.uniform(1.0, 1.5))
 
@@ -176,8 +176,8 @@ def _extras(rng) -> dict:
 def make_outfit(seed: int, index: int) -> Outfit:
     """Outfit number `index` of world `seed`. Who wears it is for the twin to say."""
     rng = stream(seed, "outfit", index)
-    top = _fabric(rng, ["cotton", "wool", "synthetic"], 0.4, 0.7, TOP_PATTERNS)
-    coat = _fabric(rng, ["wool", "leather", "synthetic"], 0.5, 0.4, ("checks", "yoke", "hem", "stripes")) if rng.random() < 0.3 else None
+    top = _fabric(rng, ["cotton", "wool", "synthetic"], 0.6, 0.75, TOP_PATTERNS)
+    coat = _fabric(rng, ["wool", "leather", "synthetic"], 0.65, 0.4, ("checks", "yoke", "hem", "stripes")) if rng.random() < 0.3 else None
     sleeves = float(rng.choice([0.0, 0.3, 0.42, 0.98], p=[.1, .35, .1, .45]))
     return Outfit(top=top, sleeves=sleeves, top_hem=rng.uniform(0.46, 0.54), coat=coat,
                   coat_hem=float(rng.choice([0.46, 0.38, 0.28])), coat_open=float(rng.choice([0.0, 0.05, 0.09])),

@@ -30,7 +30,7 @@ def make_light(seed: int, camera: int, time: int) -> Light:
     """The light over camera number `camera` at time number `time`: the sun stands still there, clouds and hours do not."""
     place, rng = stream(seed, "time", camera), stream(seed, "time", camera, time)
     azimuth, elevation = place.uniform(0, 2 * np.pi), np.radians(place.uniform(28, 65))
-    sun, warmth = rng.uniform(0.05, 0.6), rng.uniform(-0.04, 0.06)
+    sun, warmth = rng.uniform(0.05, 0.45), rng.uniform(-0.04, 0.05)
     sky = 0.8 - 0.5 * sun  # the camera's shutter follows the sum of both
     return Light((float(np.cos(elevation) * np.sin(azimuth)), float(np.sin(elevation)), float(np.cos(elevation) * np.cos(azimuth))),
                  (sun * (1 + warmth), sun, sun * (1 - warmth)), (sky * (0.97 + warmth / 2), sky, sky * (1.04 - warmth / 2)))
