@@ -207,10 +207,11 @@ def execute_train(plan: Plan, job: Train, folder: Path) -> dict:
     dataset = prepare(job.data)
     start = run_folder(plan, job.start) / "model.safetensors" if job.start else None
     weights = training.train(job.recipe, dataset, job.seed, folder, threads=job.threads, start=start)
-    model = training.load_trained(weights)
-    query, gallery = (retrieval.extract(model, table, dataset.root, job.recipe.image_size)
-                      for table in (dataset.query, dataset.gallery))
-    scores = metrics.evaluate(query, gallery, dataset.query, dataset.gallery, protocols.get(job.protocol))
+    with training.settled(job.threads):
+        model = training.load_trained(weights)
+        query, gallery = (retrieval.extract(model, table, dataset.root, job.recipe.image_size)
+                          for table in (dataset.query, dataset.gallery))
+        scores = metrics.evaluate(query, gallery, dataset.query, dataset.gallery, protocols.get(job.protocol))
     with atomic(folder / "per_query.csv") as partial:
         scores.per_query.to_csv(partial, index=False)
     return {"data": job.data.label, "origin": dataset.origin, "protocol": job.protocol, "scores": scores.summary(),

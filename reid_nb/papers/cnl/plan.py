@@ -58,7 +58,7 @@ class Size:
 
 SIZES = {
     "smoke": Size(0.25, (64, 32), 1, 1, 4, 1, 4, ("eager",), 1.0),
-    "mini": Size(0.25, (128, 64), 20, 6, 16, 2, 7, ("eager", "onnxruntime"), 6.5),
+    "mini": Size(0.25, (128, 64), 20, 6, 16, 2, 12, ("eager", "onnxruntime"), 7.0),
     "night": Size(0.25, (128, 64), 40, 20, 16, 16, 15, ("eager", "onnxruntime"), 13.0),
     "gpu": Size(1.0, (256, 128), 40, 20, 16, 16, 200, ("eager",), 12.0),
     "paper": Size(1.0, (256, 128), None, 120, 16, 16, 1000, ("eager",), 60.0),
@@ -112,7 +112,7 @@ def plan(preset: Preset, seeds: int) -> Plan:
     for variant in variants:
         jobs += train_jobs(variant, size, data, seeds, threads=1 if preset.device == "cpu" else 4)
     speed = Profile("latency", candidates(), size.backends, size.batch, (256, 128), size.rounds,
-                    cost=60 + size.rounds * size.batch * 4.0)
+                    cost=60 + size.rounds * size.batch * 2.5)
     trained = tuple(f"{slug(v.row)}-s{seed}" for v in variants for seed in range(seeds))
     return Plan("cnl", PAPERS["cnl"], preset, seeds, {job.name: job for job in [speed, *jobs]}, artefacts(trained))
 
