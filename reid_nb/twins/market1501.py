@@ -95,6 +95,7 @@ def _others(kind: str, count: int, people: np.ndarray, track: int, seed: int) ->
 # %% ../../nbs/foundations/07d_market1501_twin.ipynb #b39bdebd
 FOLDERS = {"train": "bounding_box_train", "gallery": "bounding_box_test", "query": "query"}
 
+# %% ../../nbs/foundations/07d_market1501_twin.ipynb #d7ea786e
 class Record(NamedTuple):
     """A row of the plan."""
     split: str     # train, query or gallery
@@ -116,6 +117,7 @@ def records_of(table: pd.DataFrame) -> list[Record]:
     """The rows of a plan, one by one."""
     return [Record(*row) for row in table[list(Record._fields)].itertuples(index=False)]
 
+# %% ../../nbs/foundations/07d_market1501_twin.ipynb #8d2b40c3
 def plan(size: str | TwinSize, seed: int = 0) -> pd.DataFrame:
     """The table of a whole twin, one row an image. Only integers enter it: it is the same on every machine.
 
@@ -160,8 +162,8 @@ def _box(record: Record, rng: np.random.Generator) -> Box:
     if record.kind != "person":
         return [Box(bottom=rng.uniform(.35, .6)), Box(top=rng.uniform(.4, .6)), Box(margin=rng.uniform(.3, .7), down=rng.uniform(-.3, .3)),
                 Box(right=rng.choice([-1, 1]) * rng.uniform(.15, .28), margin=0.1)][rng.integers(4)]
-    box = Box(float(np.clip(rng.normal(.04, .025), -.02, .12)), rng.normal(0, .02), rng.normal(0, .02))
-    if rng.random() < 0.08:
+    box = Box(float(np.clip(rng.normal(.05, .04), -.02, .14)), rng.normal(0, .03), rng.normal(0, .03))
+    if rng.random() < 0.15:
         box = replace(box, **({"bottom": rng.uniform(.72, .92)} if rng.random() < 0.75 else {"top": rng.uniform(.08, .2)}))
     return box
 
@@ -171,11 +173,11 @@ STRANGERS = 20_000  # numbers of passers-by, who are nobody's identity
 def _company(record: Record, rng, seed: int, camera, x: float, z: float) -> dict:
     """Passers-by and things in the way."""
     others, things = (), ()
-    if rng.random() < 0.10:
+    if rng.random() < 0.16:
         number, side = STRANGERS + record.number, rng.choice([-1, 1])
         others = (Actor(make_person(seed, number), make_outfit(seed, number), Pose(rng.random()), x + side * rng.uniform(.45, .8),
                         z + rng.uniform(-.4, 1.5), rng.uniform(0, 2 * np.pi)),)
-    if rng.random() < 0.08:
+    if rng.random() < 0.14:
         things = (make_thing(rng, x * (1 - 1 / z) + rng.uniform(-.35, .35), z - rng.uniform(.7, 1.3)),)
     return dict(others=others, things=things)
 
@@ -197,6 +199,7 @@ def swap_outfits(table: pd.DataFrame) -> pd.DataFrame:
         table.loc[seen.index, "outfit"] = np.roll(people, -camid)[np.searchsorted(people, seen.subject)]
     return table
 
+# %% ../../nbs/foundations/07d_market1501_twin.ipynb #00300575
 LOOKS = {
     "normal": lambda table: table,
     "masked": lambda table: table.assign(visible=False),

@@ -277,7 +277,7 @@ def _sole(places, frames, side: str, person: Person) -> float:
     heel, toe = (0, -.036, -.035), (0, -.036, .10)
     return min((places[f"ankle {side}"] + frames[f"ankle {side}"] @ (np.array(point) * person.stature))[1] for point in (heel, toe))
 
-# %% ../../nbs/foundations/07b_people.ipynb #ca90ac72
+# %% ../../nbs/foundations/07b_people.ipynb #19bd52f5
 SIDES = 14
 ANGLES = np.arange(SIDES) * (2 * np.pi / SIDES)
 COSINES, SINES = np.cos(ANGLES), np.sin(ANGLES)
@@ -292,7 +292,8 @@ class Tube:
     depth: np.ndarray    # n x 3, half axis to the front
     height: np.ndarray   # n, the pattern's coordinate along the tube, metres
     shape: np.ndarray | float = 1.0  # n x SIDES, factor on the radius
-    opening: float = 0.0  # half width of a slit in front, turns: nothing is there
+    opening: float = 0.0  # half width of a slit in front, turns; there one sees `under`
+    under: Fabric | None = None
     role: str = ""       # "face" paints a face
 
 # %% ../../nbs/foundations/07b_people.ipynb #4c9da832
@@ -562,10 +563,11 @@ def dress(person: Person, outfit: Outfit, skeleton: Skeleton) -> list[Tube]:
     share = np.array([outfit.top_hem, .53, .57, .61, .65, .70, .75, .785, .81, .825, .838, .85])
     tubes.append(trunk(outfit.top, person, skeleton, share[(share > outfit.top_hem) | (np.arange(12) == 0)], .014))
     if outfit.coat:
-        tubes.append(curtain(outfit.coat, person, skeleton, .70, outfit.coat_hem, .030, .15, opening=outfit.coat_open))
-        tubes.append(trunk(outfit.coat, person, skeleton, np.array([.69, .73, .77, .80, .817, .832, .852]), .030, opening=outfit.coat_open))
+        gap = dict(opening=outfit.coat_open, under=outfit.top)
+        tubes.append(curtain(outfit.coat, person, skeleton, .70, outfit.coat_hem, .030, .15, **gap))
+        tubes.append(trunk(outfit.coat, person, skeleton, np.array([.69, .73, .77, .80, .817, .832, .852]), .030, **gap))
     tubes += head(person, skeleton) + hands(person, skeleton) + shoes(person, skeleton, outfit)
-    return tubes + (hat(person, skeleton, outfit) or []) + hair(person, skeleton) + bag(person, skeleton, outfit)
+    return tubes + hat(person, skeleton, outfit) + hair(person, skeleton) + bag(person, skeleton, outfit)
 
 # %% ../../nbs/foundations/07b_people.ipynb #ed13a996
 def body(person: Person, outfit: Outfit, pose: Pose) -> Mesh:

@@ -277,6 +277,9 @@ def surface(mesh: Mesh, hits: Hits) -> tuple[np.ndarray, np.ndarray]:
     for chosen in np.split(order, np.flatnonzero(np.diff(owner[order])) + 1):
         tube = mesh.tubes[owner[chosen[0]]]
         colour[chosen] = paint(tube.fabric, u[chosen] % 1, v[chosen])
+        if tube.opening:
+            slit = chosen[np.abs(u[chosen] % 1 - 0.25) < tube.opening]
+            colour[slit] = paint(tube.under, u[slit] % 1, v[slit])
         if tube.role:
             colour[chosen] = _face(colour[chosen], u[chosen] % 1, v[chosen], tube.fabric if tube.role == "bearded face" else None)
         normals[chosen] += _folds(tube.fabric, u[chosen], v[chosen], normals[chosen])
