@@ -55,7 +55,7 @@ def command(*words: str) -> str:
     """A shell command that calls this very installation of reid-nb."""
     return shlex.join([sys.executable, "-c", "from reid_nb.cli import main; main()", *words])
 
-def rule(name: str, inputs: list[str], output: str, threads: str, shell: str) -> str:
+def rule(name: str, inputs: list[str], output: str, threads: int, shell: str) -> str:
     """One Snakemake rule. `ancient`: only the existence of an input counts, not its time."""
     waits = "".join(f"\n        ancient({path!r})," for path in inputs)
     return (f"rule {name}:\n    input:{waits}\n    output:\n        {output}\n    threads: {threads}\n"
@@ -77,7 +77,7 @@ def job_rules(plan: Plan, names: Sequence[str]) -> list[str]:
     rules = []
     for name in names:
         job = plan.job(name)
-        threads = "workflow.cores" if job.kind == "profile" else str(job.threads)
+        threads = os.cpu_count() if job.kind == "profile" else job.threads
         call = command("run", plan.paper, name, "--preset", plan.preset.name, "--seeds", str(plan.seeds))
         output = finished_run(plan, name)
         rules.append(rule(f"run_{plan.paper}_{slug(name).replace('-', '_')}",
@@ -92,7 +92,7 @@ def artefact_rules(plan: Plan, names: Sequence[str]) -> list[str]:
     for name in names:
         call = command("artefact", plan.paper, name, "--preset", plan.preset.name, "--seeds", str(plan.seeds))
         needs = [finished_run(plan, need) for need in plan.artefact(name).needs]
-        rules.append(rule(f"artefact_{plan.paper}_{name}", needs, f"touch({stamp(plan, name)!r})", "1",
+        rules.append(rule(f"artefact_{plan.paper}_{name}", needs, f"touch({stamp(plan, name)!r})", 1,
                           f"{call} >.done/{plan.paper}.{name}.log 2>&1"))
     return rules
 
