@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from .camera import Camera, axes, blurred, expose, make_camera, project, rays
+from .camera import Camera, axes, blurred, expose, project, rays
 from .people import BOXY, SIDES, Fabric, MATERIALS, Mesh, Outfit, Person, Pose, Tube, body, hue, loft, paint, pose_skeleton
 from .seeds import stream
 
@@ -59,6 +59,7 @@ def cast(scene, origin: np.ndarray, directions: np.ndarray) -> Hits:
     u, v = found["u"][ray], found["v"][ray]
     return Hits(ray, found["tfar"][ray], found["primID"][ray], np.stack([1 - u - v, u, v], axis=1))
 
+# %% ../../nbs/foundations/07c_scenes.ipynb #125dc65e
 def lit(scene, points: np.ndarray, directions: np.ndarray) -> np.ndarray:
     """Whether the way from each point in its direction is free (bool)."""
     return scene.run(points, directions) < 0
@@ -171,6 +172,7 @@ class Actor:
     heading: float     # walking direction, radians: 0 away from the camera, pi towards it
     visible: bool = True
 
+# %% ../../nbs/foundations/07c_scenes.ipynb #ee4d591f
 @dataclass(frozen=True)
 class Box:
     """A detector's box, relative to the tight one around the body. Shifts and sizes are shares of its height."""
@@ -180,6 +182,7 @@ class Box:
     top: float = 0.0      # share of the body's height that is cut off above
     bottom: float = 1.0   # ... and where the box ends below
 
+# %% ../../nbs/foundations/07c_scenes.ipynb #2bf7fc13
 @dataclass(frozen=True)
 class Shot:
     """A request to render. Replace a field to change one thing: the actor's outfit, its visibility, the camera, the light."""
@@ -208,6 +211,7 @@ def stand(actor: Actor, points: np.ndarray) -> np.ndarray:
     x, y, z = points.T
     return np.stack([cosine * x + sine * z, y, cosine * z - sine * x], axis=1)
 
+# %% ../../nbs/foundations/07c_scenes.ipynb #27ddd4ac
 def crop_window(shot: Shot) -> tuple[float, float, float, float]:
     """Left, top, width, height of the shot's box in pixels of the frame; it is twice as high as wide.
 
@@ -248,6 +252,7 @@ def _merge(meshes: list[Mesh]) -> Mesh:
                 join("corners"), np.concatenate([mesh.tube + start for mesh, start in zip(meshes, tube)]).astype(np.int32),
                 [one for mesh in meshes for one in mesh.tubes])
 
+# %% ../../nbs/foundations/07c_scenes.ipynb #567872ff
 def actor_mesh(actor: Actor) -> Mesh:
     """The actor's mesh in world coordinates."""
     mesh = body(actor.person, actor.outfit, actor.pose)
@@ -285,6 +290,7 @@ def surface(mesh: Mesh, hits: Hits) -> tuple[np.ndarray, np.ndarray]:
         normals[chosen] += _folds(tube.fabric, u[chosen], v[chosen], normals[chosen])
     return colour, normals / np.linalg.norm(normals, axis=1, keepdims=True)
 
+# %% ../../nbs/foundations/07c_scenes.ipynb #bae6b61f
 def _folds(fabric: Fabric, u, v, normals) -> np.ndarray:
     """A tilt of the normals (n x 3): wavy creases, mostly across the limb, and weaker hanging ones."""
     strength = np.float32(0.16 * fabric.folds * MATERIALS[fabric.material])
@@ -358,6 +364,7 @@ def _soft(scene, points, normals, light, rng):
     sums = [openness(scene, points, normals, light, rng) for _ in range(3)]
     return tuple(sum(part) / np.float32(3) for part in zip(*sums))
 
+# %% ../../nbs/foundations/07c_scenes.ipynb #eec0f2db
 @lru_cache(maxsize=16)
 def _layers(seed: int, camera: Camera) -> np.ndarray:
     place = make_place(seed, camera)
@@ -408,6 +415,7 @@ def render(shot: Shot, height: int = 128, width: int = 64) -> np.ndarray:
     sigma = shot.camera.blur * height / crop_window(shot)[3]
     return expose(shot.camera, light, sigma, stream(shot.seed, "shot", shot.noise, 2))
 
+# %% ../../nbs/foundations/07c_scenes.ipynb #f0111f17
 def jpeg(picture: np.ndarray, quality: int) -> bytes:
     """A picture as the bytes of a JPEG file."""
     from PIL import Image
