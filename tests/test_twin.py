@@ -1,8 +1,14 @@
 """The Market-1501 twin: structure, bits, and writing that can be interrupted."""
 import hashlib
+import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 
 import numpy as np
+import psutil
 import pytest
 
 from reid_nb.datasets.market1501 import load
@@ -119,3 +125,35 @@ def test_where_people_stand_does_not_depend_on_who_they_are():
     one, two = (twin.shot_of(record._replace(subject=subject, outfit=subject, pid=subject), 0) for subject in (1, 2))
     assert (one.actor.x, one.actor.z, one.actor.heading, one.light, one.box) == (two.actor.x, two.actor.z, two.actor.heading, two.light, two.box)
     assert np.isclose(one.actor.pose.phase, two.actor.pose.phase)
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ReidError, match="Cannot write"):
+        twin.write(tmp_path / "file" / "twin", TINY, progress=False)
+
+
+@pytest.mark.parametrize("stop", [lambda pid: os.killpg(pid, signal.SIGINT), lambda pid: os.kill(pid, signal.SIGKILL)], ids=["ctrl-c", "kill"])
+def test_stopping_ends_all_processes_and_keeps_what_was_drawn(tmp_path, stop):
+    code = f"from reid_nb.twins.market1501 import write; write({str(tmp_path / 'twin')!r}, 'mini', workers=2, progress=False)"
+    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stderr=subprocess.DEVNULL)
+    for _ in range(600):
+        if any(tmp_path.rglob("*.jpg")):
+            break
+        time.sleep(0.1)
+    stop(process.pid)
+    assert process.wait(60) != 0
+    assert not (tmp_path / "twin").exists() and any(tmp_path.rglob("*.jpg"))
+    for _ in range(200):  # helper processes end a moment later
+        alive = [one.pid for one in psutil.process_iter(["status"]) if one.info["status"] != "zombie" and in_group(one.pid, process.pid)]
+        if not alive:
+            return
+        time.sleep(0.1)
+    pytest.fail(f"still there: {alive}")
+
+
+def in_group(pid, group):
+    try:
+        return os.getpgid(pid) == group
+    except ProcessLookupError:
+        return False

@@ -12,8 +12,9 @@ import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import NamedTuple
 
 import numpy as np
@@ -231,12 +232,20 @@ def _draw(records: list[Record], root: str, seed: int, height: int, width: int) 
 # %% ../../nbs/foundations/07d_market1501_twin.ipynb #657738ed
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 
+def _follow_parent() -> None:
+    """End this process when the one that started it is gone, even if that was killed."""
+    def wait():
+        parent_process().join()
+        os._exit(1)
+    Thread(target=wait, daemon=True).start()
+
+# %% ../../nbs/foundations/07d_market1501_twin.ipynb #85f4cd76
 @contextmanager
 def pool_of(workers: int):
     """Worker processes of one thread each; on any exception what has not begun is dropped."""
     before = {name: os.environ.get(name) for name in ONE_THREAD}
     os.environ.update(ONE_THREAD)
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_follow_parent)
     try:
         yield pool
     finally:
@@ -272,6 +281,22 @@ def _finished(folder: Path, wanted: dict) -> bool:
     return True
 
 # %% ../../nbs/foundations/07d_market1501_twin.ipynb #7ef78cb1
+@contextmanager
+def _alone(folder: Path):
+    """Wait until no other process writes `folder`. Raises `ReidError` where nothing can be written."""
+    from filelock import FileLock
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+        lock.acquire()
+    except OSError as error:
+        raise ReidError(f"Cannot write {folder}: {error.strerror or error}. Choose another folder with REID_NB_OUTPUTS.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+# %% ../../nbs/foundations/07d_market1501_twin.ipynb #c879e992
 def write(folder: str | Path, size: str | TwinSize, seed: int = 0, workers: int = 2, progress: bool = True, look: str = "normal") -> Path:
     """Write the twin of a size (a name in `SIZES` or a `TwinSize`) and return its folder.
 
@@ -280,7 +305,6 @@ def write(folder: str | Path, size: str | TwinSize, seed: int = 0, workers: int 
     a folder with anything else in it is a `ReidError`. `look`: "normal", "masked" (nobody in the pictures) or "swapped"
     (outfits exchanged between people).
     """
-    from filelock import FileLock
     if look not in LOOKS:
         raise UsageError(f"There is no look {look!r}. Known looks: {', '.join(LOOKS)}.")
     if workers < 1:
@@ -288,9 +312,8 @@ def write(folder: str | Path, size: str | TwinSize, seed: int = 0, workers: int 
     folder, size = Path(folder), size_of(size)
     table = LOOKS[look](plan(size, seed))
     wanted = _describe(size, seed, look, table)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.{sha256_of(str(wanted))[:12]}.partial")
-    with FileLock(f"{partial}.lock"):
+    with _alone(folder):
         if not _finished(folder, wanted):
             records = records_of(table.sort_values(["camid", "number"]))
             _draw_all(records, str(partial), seed, size.height, size.width, workers=workers, progress=progress)
