@@ -13,6 +13,7 @@ import ast
 import dataclasses
 import functools
 import importlib
+import importlib.util
 import json
 import os
 import platform
@@ -29,15 +30,19 @@ import pandas as pd
 import reid_nb
 from .cells import Sheet, write_tables
 from .datasets import registry
-from .errors import ReidError, unknown
+from .errors import ReidError, UsageError, unknown
 from .files import atomic, outputs_root, project_root, read_json, sha256_of, write_json
 from .plans import Data, Plan, Profile, Train, load_plan, slug
 from .records import Dataset
 
 # %% ../nbs/laboratory/runs.ipynb #b49d522a
 def module_path(name: str) -> Path | None:
-    """The source file of a `reid_nb` module, or None if there is no such module (it is a name inside one)."""
-    base = Path(reid_nb.__path__[0]).joinpath(*name.split(".")[1:])
+    """The source file of a module of `reid_nb` (None: a name inside one), or of a method's own module outside of it."""
+    package, *inside = name.split(".")
+    if package != "reid_nb":
+        found = importlib.util.find_spec(name)
+        return Path(found.origin) if found and found.origin else None
+    base = Path(reid_nb.__path__[0], *inside)
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
 # %% ../nbs/laboratory/runs.ipynb #d2a7984a
@@ -64,7 +69,10 @@ def without_docstrings(tree: ast.Module) -> ast.Module:
 @functools.cache
 def source_of(name: str) -> tuple[str, frozenset[str]]:
     """What a module computes, as the hash of its syntax tree, and the `reid_nb` modules that it imports."""
-    tree = ast.parse(module_path(name).read_text(encoding="utf-8"))
+    path = module_path(name)
+    if path is None:
+        raise UsageError(f"There is no module {name!r}. Put it on the Python path, or correct the recipe's model.")
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     imported = frozenset(imported_modules(name, tree))
     return sha256_of(ast.dump(without_docstrings(tree))), imported
 

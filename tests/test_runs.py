@@ -53,6 +53,18 @@ def test_code_hash_follows_imports_through_the_package():
     assert not any("papers" in name for name in modules), "training must not depend on a paper"
 
 
+def test_code_hash_covers_a_methods_own_file(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    seen = []
+    for text in ("def trunk():\n    return 1\n", "def trunk():\n    return 2\n"):
+        (tmp_path / "own_file_of_a_method.py").write_text(text)
+        runs.source_of.cache_clear()
+        seen.append(runs.code_hash("own_file_of_a_method", "reid_nb.errors"))
+    assert seen[0] != seen[1]
+    with pytest.raises(UsageError, match="no module 'nobody_wrote_this'"):
+        runs.code_hash("nobody_wrote_this")
+
+
 def test_latency_of_another_machine_is_another_run(monkeypatch):
     plan = load_plan("cnl", "smoke")
     here = runs.address(plan, "latency")
