@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['HALF', 'KEPT', 'BAR', 'CHECKPOINT_SECONDS', 'Learner', 'optimizers', 'OneDevice', 'accelerator', 'mixed_precision',
            'loader', 'reseed', 'settled', 'keep_freed_memory', 'check_finite', 'step', 'run_epoch', 'pair',
-           'save_weights', 'save_checkpoint', 'load_checkpoint', 'locked', 'claim', 'hidden', 'Progress', 'tell',
-           'request', 'train', 'new_learner', 'keep', 'load_trained']
+           'save_weights', 'save_checkpoint', 'load_checkpoint', 'claim', 'hidden', 'Progress', 'tell', 'request',
+           'train', 'new_learner', 'keep', 'load_trained']
 
 # %% ../nbs/foundations/12_training.ipynb #a8ec413b
 import contextlib
@@ -26,7 +26,7 @@ from torch import nn
 
 from .backbones import ReIDModel, load_matching, read_weights
 from .errors import ReidError
-from .files import atomic, read_json, sha256_of, write_json
+from .files import atomic, locked, read_json, sha256_of, write_json
 from .losses import build
 from .recipes import Recipe, build_model, learning_rate
 from .records import DISTRACTOR, Dataset
@@ -218,25 +218,6 @@ def load_checkpoint(folder: Path, learner: Learner, steppers: list, scaler) -> t
             return epoch, state["history"]
     return 0, []
 
-# %% ../nbs/foundations/12_training.ipynb #117833b6
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process. Raises `ReidError` that names the process that has it."""
-    import fcntl
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise ReidError(f"{folder} is in use by another training (process {file.read().strip() or 'unknown'}). "
-                            "Wait for it, stop it, or choose another folder.") from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-
 # %% ../nbs/foundations/12_training.ipynb #ae1362b1
 def claim(folder: Path, asked: dict) -> None:
     """Write `recipe.json`, or raise a `ReidError` that names what differs from the training already in `folder`."""
@@ -313,7 +294,7 @@ def train(recipe: Recipe, dataset: Dataset, seed: int, folder: str | Path, *, th
         raise ReidError(f"{recipe.identities} identities a batch cannot be shared by {machine.num_processes} processes. "
                         "Change the recipe's `identities` or the number of processes.")
     asked = request(recipe, dataset, seed, threads, start, machine.num_processes)
-    with locked(folder) if machine.is_main_process else contextlib.nullcontext(), settled(threads):
+    with locked(folder, "training") if machine.is_main_process else contextlib.nullcontext(), settled(threads):
         if machine.is_main_process:
             claim(folder, asked)
             for leftover in [*folder.glob(".*.partial*"), *folder.glob("checkpoints/.*.partial*")]:

@@ -56,11 +56,11 @@ def test_only_what_an_artefact_needs_is_done(plan):
 
 
 def test_two_batches_in_one_folder(tmp_path):
-    with reproduce.lock(tmp_path):
-        code = f"from reid_nb.reproduce import lock\nwith lock(__import__('pathlib').Path({str(tmp_path)!r})): pass"
+    with reproduce.locked(tmp_path, "reproduction"):
+        code = f"from reid_nb.files import locked\nwith locked({str(tmp_path)!r}, 'reproduction'): pass"
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert other.returncode and f"process {os.getpid()}" in other.stderr and "REID_NB_OUTPUTS" in other.stderr
-    with reproduce.lock(tmp_path):
+    assert other.returncode and f"another reproduction (process {os.getpid()})" in other.stderr and "REID_NB_OUTPUTS" in other.stderr
+    with reproduce.locked(tmp_path, "reproduction"):
         pass  # free again
 
 

@@ -148,7 +148,7 @@ def test_kill_between_the_halves_of_a_checkpoint_and_resume_to_the_bit(whole, da
 
 
 def test_two_trainings_in_one_process_are_refused_too(dataset, tmp_path):
-    with training.locked(tmp_path), pytest.raises(ReidError, match=str(os.getpid())):
+    with training.locked(tmp_path, "training"), pytest.raises(ReidError, match=str(os.getpid())):
         training.train(TINY, dataset, 0, tmp_path, threads=1, progress=False)
 
 
