@@ -63,8 +63,8 @@ def ap_text(query_index: int, protocol: str, exam: Exam) -> str:
     row = rules.loc[protocol]
     if not row["hits"]:
         return f"Under {protocol} this query has nothing to find, so it is not scored. mAP of the others: {row['mAP']:.1%}."
-    return (f"Under {protocol}: AP {row['ap']:.1%}, first right answer at rank {row['first_hit']:.0f} of {row['hits']:.0f} to find. "
-            f"mAP of all queries: {row['mAP']:.1%}.")
+    answers = f"{row['hits']:.0f} right answer{'s' if row['hits'] > 1 else ''}"
+    return f"Under {protocol}: {answers}, the first at rank {row['first_hit']:.0f}, AP {row['ap']:.1%}. mAP of all queries: {row['mAP']:.1%}."
 
 # %% ../nbs/foundations/15_widgets.ipynb #39950a4b
 def ranking_panel(query_index: int, protocol: str, exam: Exam, top: int = 10):
