@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['MARKET', 'MSMT17', 'SIZE', 'NOISE', 'VARIETY', 'REPRODUCE', 'IMPORT', 'BENCHMARKS', 'Figure', 'number', 'spread',
-           'verdict', 'text', 'in_turn', 'machine', 'added_memory', 'alone', 'Shape', 'labels', 'embeddings', 'exam',
-           'product', 'map_by_sorting', 'after_distances', 'time_after_distances', 'bench_market', 'measure_evaluate',
-           'bench_evaluate', 'dense_rerank', 'mutual', 'measure_rerank', 'bench_rerank', 'bench_world', 'run',
-           'bench_reproduce', 'told']
+           'verdict', 'text', 'in_turn', 'machine', 'peak', 'added_memory', 'alone', 'Shape', 'labels', 'embeddings',
+           'exam', 'product', 'map_by_sorting', 'after_distances', 'time_after_distances', 'bench_market',
+           'measure_evaluate', 'bench_evaluate', 'dense_rerank', 'mutual', 'measure_rerank', 'bench_rerank',
+           'bench_world', 'run', 'bench_reproduce', 'told']
 
 # %% ../nbs/laboratory/bench.ipynb #d3d25e93
 import os
@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -100,13 +101,18 @@ def machine() -> str:
             f"{psutil.virtual_memory().total / 2**30:.0f} GiB, load {found['load']}; {versions}, numpy {np.__version__}")
 
 # %% ../nbs/laboratory/bench.ipynb #5188e6c0
+def peak() -> int:
+    """Largest resident memory of this process so far, in bytes."""
+    status = Path("/proc/self/status")                        # Linux counts its parent's peak into ru_maxrss
+    if status.is_file():
+        return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
 def added_memory(work: Callable[[], object]) -> tuple[float, float]:
     """Seconds of `work`, and GiB that this process's peak lies above what it held before."""
     before, start = psutil.Process().memory_info().rss, time.perf_counter()
     work()
-    seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return seconds, (peak - before) / 2**30
+    return time.perf_counter() - start, (peak() - before) / 2**30
 
 def alone(work: Callable, *arguments):
     """What `work(*arguments)` returns in a fresh process."""
