@@ -29,6 +29,7 @@ from .cells import CELL_COLUMNS, Sheet
 from .claims import Evidence, evaluate_claims
 from .errors import ReidError
 from .files import atomic, locked, outputs_root, read_json, write_json
+from .machine import available_cores
 from .plans import Plan, load_plan, slug
 from .runs import PARENT, prepare, provenance, run_folder
 
@@ -59,7 +60,7 @@ def job_rules(plan: Plan, names: Sequence[str]) -> list[str]:
     rules = []
     for name in names:
         job = plan.job(name)
-        threads = os.cpu_count() if job.kind == "profile" else job.threads
+        threads = available_cores() if job.kind == "profile" else job.threads
         call = command("run", plan.paper, name, "--preset", plan.preset.name, "--seeds", str(plan.seeds))
         output = finished_run(plan, name)
         rules.append(rule(f"run_{plan.paper}_{slug(name).replace('-', '_')}",
@@ -109,7 +110,7 @@ def snakemake_command(extra: Sequence[str]) -> list[str]:
     words = [sys.executable, "-m", "snakemake", "--snakefile", "Snakefile", "--rerun-incomplete", "--keep-going",
              "--nolock", "--rerun-triggers", "mtime", *extra]
     sized = any(word.split("=")[0] in ("--cores", "-c", "--jobs", "-j") for word in extra)
-    return words if sized else [*words, "--cores", str(os.cpu_count())]
+    return words if sized else [*words, "--cores", str(available_cores())]
 
 # %% ../nbs/laboratory/reproduce.ipynb #470581e0
 def end_group(process: subprocess.Popen) -> None:
@@ -166,7 +167,7 @@ def seconds_left(self: Progress) -> float:
     total = sum(cost for _, cost in self.steps.values())
     done = sum(cost * self.fraction(path) for path, (_, cost) in self.steps.items())
     elapsed = time.time() - self.started
-    speed = done / elapsed if done > 0.02 * total else float(os.cpu_count() or 1)
+    speed = done / elapsed if done > 0.02 * total else float(available_cores())
     return (total - done) / speed
 
 Progress.fraction, Progress.seconds_left = fraction, seconds_left

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['EVALUATION', 'PACKAGES', 'PARENT', 'module_path', 'imported_modules', 'without_docstrings', 'source_of', 'code_hash',
            'twin_module', 'twin_folder', 'prepare', 'fingerprint', 'ingredients', 'address', 'run_folder', 'git',
-           'processor', 'installed', 'provenance', 'follow_parent', 'execute', 'execute_train', 'builder',
-           'execute_profile', 'Run', 'load_run', 'Session', 'put_trained', 'Latency', 'latency', 'put_latency']
+           'installed', 'provenance', 'follow_parent', 'execute', 'execute_train', 'builder', 'execute_profile', 'Run',
+           'load_run', 'Session', 'put_trained', 'Latency', 'latency', 'put_latency']
 
 # %% ../nbs/laboratory/runs.ipynb #f009071e
 import ast
@@ -17,7 +17,6 @@ import importlib.util
 import json
 import os
 import platform
-import re
 import subprocess
 import threading
 import time
@@ -32,6 +31,7 @@ from .cells import Sheet, write_tables
 from .datasets import registry
 from .errors import ReidError, UsageError, unknown
 from .files import atomic, outputs_root, project_root, read_json, sha256_of, write_json
+from .machine import available_cores, processor
 from .plans import Data, Plan, Profile, Train, load_plan, slug
 from .records import Dataset
 
@@ -123,7 +123,7 @@ def ingredients(plan: Plan, job: Train | Profile) -> dict:
         models = {path.split(":")[0] for path, _ in job.candidates.values()}
         spec = {key: value for key, value in dataclasses.asdict(job).items() if key not in ("name", "cost")}
         return {**spec, "code": code_hash("reid_nb.profiling", *models),
-                "machine": processor(), "cores": os.cpu_count()}
+                "machine": processor(), "cores": available_cores()}
     start = address(plan, job.start) if job.start else None
     code = code_hash(job.recipe.model.split(":")[0], *EVALUATION)
     return {"kind": "train", "recipe": job.recipe.to_dict(), "data": fingerprint(job.data), "seed": job.seed,
@@ -147,13 +147,6 @@ def git(*arguments: str) -> str:
     except (OSError, subprocess.CalledProcessError):
         return ""
 
-@functools.cache
-def processor() -> str:
-    """The processor's name as the system gives it."""
-    info = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*: (.+)", info.read_text()) if info.is_file() else []
-    return names[0] if names else platform.processor() or platform.machine()
-
 # %% ../nbs/laboratory/runs.ipynb #120bd0d9
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "onnxruntime")
 
@@ -168,7 +161,7 @@ def provenance() -> dict:
     """Versions, commit, machine and time, for run.json and record.json."""
     return {"created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
-            "machine": f"{processor()}, {os.cpu_count()} cores, {platform.system()}",
+            "machine": f"{processor()}, {available_cores()} cores, {platform.system()}",
             "versions": {"python": platform.python_version(), **{name: installed(name) for name in PACKAGES}}}
 
 # %% ../nbs/laboratory/runs.ipynb #2a700f3b
