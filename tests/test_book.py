@@ -25,8 +25,9 @@ def written(tmp_path_factory):
     notebook(root / "nbs" / "index.ipynb", "Index", "pass")
     notebook(root / "nbs" / "foundations" / "01_good.ipynb", "Good", "print(6 * 7)")
     notebook(root / "nbs" / "foundations" / "02_bad.ipynb", "Bad", "1 / 0")
+    notebook(root / "nbs" / "foundations" / "03_worse.ipynb", "Worse", "1 +")
     listed = [Chapter(f"nbs/foundations/{name}.ipynb", "foundations", title, "Summary.", 5, 0)
-              for name, title in [("01_good", "Good"), ("02_bad", "Bad <b>")]]
+              for name, title in [("01_good", "Good"), ("02_bad", "Bad <b>"), ("03_worse", "Worse")]]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(book, "project_root", lambda: root)
         page, failed = book.write_book(root / "book", listed)
@@ -42,7 +43,8 @@ def test_a_chapter_is_executed_and_linked(written):
 
 def test_a_failing_chapter_is_named_and_shown(written):
     folder, failed, _ = written
-    assert failed == ["nbs/foundations/02_bad.ipynb: ZeroDivisionError: division by zero"]
+    assert failed[0] == "nbs/foundations/02_bad.ipynb: ZeroDivisionError: division by zero"
+    assert failed[1].startswith("nbs/foundations/03_worse.ipynb: SyntaxError") and len(failed) == 2
     text = (folder / "foundations" / "02_bad.html").read_text()
     assert "This chapter failed when the book was made: ZeroDivisionError" in text and "Bad &lt;b&gt;" in text
 
@@ -57,6 +59,11 @@ def test_equations_are_mathml_and_nothing_is_fetched(written):
         text = path.read_text()
         assert "<mfrac>" in text and "<msup>" in text and "<code>$5</code>" in text
         assert not re.findall(r'(?:src|href)="https?://[^"]*\.(?:js|css|woff2?)"|@import|<script[^>]+src', text)
+
+
+def test_links_lead_to_pages_of_the_book_or_are_plain_text():
+    page = '<a href="foundations/02_x.ipynb">a</a> <a href="cnl/table_1.ipynb">b</a> <a href="../data/papers.bib">c</a> <a href="#d">d</a>'
+    assert book.LINK.sub(book.link, page) == '<a href="foundations/02_x.html">a</a> b c <a href="#d">d</a>'
 
 
 def test_every_formula_of_every_chapter_can_be_drawn():
