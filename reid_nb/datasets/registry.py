@@ -21,7 +21,7 @@ from ..records import Dataset
 class DatasetInfo:
     """What is known about a dataset before it is here.
 
-    `folder`: its place under the data root. `module`: the module that reads it, None until its paper's chapter exists.
+    `folder`: its place under the data root. `module`: the module that reads it.
     """
 
     name: str
@@ -31,7 +31,7 @@ class DatasetInfo:
     where: str
     folder: str
     layout: str
-    module: str | None = None
+    module: str
 
 # %% ../../nbs/foundations/06_datasets.ipynb #dcedfee7
 REGISTRY = {info.name: info for info in [
