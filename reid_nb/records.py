@@ -34,18 +34,19 @@ def check_table(table: pd.DataFrame, source: str | Path) -> pd.DataFrame:
     if len(twice):
         raise ReidError(f"{source}: {twice.iloc[0]} stands there {1 + (twice == twice.iloc[0]).sum()} times. Keep one.")
     table = table.reset_index(drop=True)
-    for name in set(INTEGERS) & set(table):
-        table[name] = integers(table[name], source)
+    for name in INTEGERS:
+        if name in table:
+            table[name] = integers(table, name, source)
     return table
 
 # %% ../nbs/foundations/05_records.ipynb #f95df6ff
-def integers(column: pd.Series, source: str | Path) -> pd.Series:
-    """A column of labels as int64. Raises `ReidError` that names the first row which holds no whole number."""
-    numbers = pd.to_numeric(column, errors="coerce")
+def integers(table: pd.DataFrame, name: str, source: str | Path) -> pd.Series:
+    """A column of labels as int64. Raises `ReidError` that names the first record whose label is no whole number."""
+    numbers = pd.to_numeric(table[name], errors="coerce")
     wrong = numbers.isna() | (numbers % 1 != 0)
     if wrong.any():
-        row = wrong.idxmax()
-        raise ReidError(f"{source}: {column.name} of row {row} is {column.tolist()[row]!r}, not a whole number.")
+        path, label = table.loc[wrong, ["path", name]].astype(object).iloc[0]
+        raise ReidError(f"{source}: {name} of {path} is {label!r}, not a whole number. Correct the label or leave the image out.")
     return numbers.astype("int64")
 
 # %% ../nbs/foundations/05_records.ipynb #7b1dd778
@@ -103,11 +104,12 @@ Dataset.labels_hash, Dataset.fingerprint = labels_hash, fingerprint
 
 # %% ../nbs/foundations/05_records.ipynb #8fc02ffb
 def read_image(path: str | Path):
-    """The image as RGB (`PIL.Image`), fully decoded. Raises `ReidError` naming a missing, truncated or foreign file."""
-    from PIL import Image, UnidentifiedImageError
+    """The image as RGB (`PIL.Image`), upright and fully decoded. Raises `ReidError` naming a missing, truncated or foreign file."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with Image.open(path) as image:
+            ImageOps.exif_transpose(image, in_place=True)
             return image.convert("RGB")
     except FileNotFoundError:
         raise ReidError(f"{path} is missing. Unpack the dataset again, or correct the list that names it.") from None

@@ -18,7 +18,8 @@ def dataset(root, **changes):
 
 @pytest.mark.parametrize("frame, words", [
     (table().drop(columns="pid"), r"lacks the columns \['pid'\]"), (table(path=["a", "a"]), "a stands there 2 times"),
-    (table(pid=["x", 2]), "pid of row 0 is 'x'"), (table(camid=[1, 2.5]), "camid of row 1 is 2.5"), (table(pid=[None, 1]), "pid of row 0")])
+    (table(pid=["x", 2]), "pid of a.png is 'x', not a whole number"), (table(camid=[1, 2.5]), "camid of b.png is 2.5"),
+    (table(pid=[None, 1]), "pid of a.png"), (table(pid=[1, float("inf")]), "pid of b.png is inf")])
 def test_a_wrong_table_is_refused_by_name(frame, words):
     with pytest.raises(ReidError, match=f"here.csv: .*{words}"):
         check_table(frame, "here.csv")
@@ -27,6 +28,13 @@ def test_a_wrong_table_is_refused_by_name(frame, words):
 def test_a_table_is_numbered_from_zero_with_integer_labels():
     frame = check_table(table(pid=["7", "8"]).set_index(pd.Index([5, 9])), "test")
     assert frame.index.tolist() == [0, 1] and frame["pid"].tolist() == [7, 8] and frame["pid"].dtype == "int64"
+
+
+def test_summary_counts_people_and_not_junk(tmp_path):
+    summary = dataset(tmp_path, pid=[-1, 0]).summary()
+    assert summary.loc["train"].tolist() == [2, 0, 2, 1, 1]
+    frame = check_table(table().drop(columns="camid"), "test")
+    assert Dataset("d", tmp_path, frame, frame, frame, "own").summary()["cameras"].isna().all()
 
 
 def test_labels_hash_is_the_same_everywhere(tmp_path):
@@ -56,3 +64,14 @@ def test_an_unreadable_image_is_named(tmp_path, content, words):
         path.write_bytes(path.read_bytes()[:1500] if content == "half" else content)
     with pytest.raises(ReidError, match=f"x.jpg {words}"):
         read_image(path)
+
+
+def test_a_photograph_that_lies_on_its_side_is_turned(tmp_path):
+    """Orientation 6 in EXIF: turn clockwise by a right angle. The red column on the left becomes the top row."""
+    image = Image.new("RGB", (40, 20), "navy")
+    image.paste("red", (0, 0, 8, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "x.jpg", exif=exif, quality=95)
+    upright = read_image(tmp_path / "x.jpg")
+    assert upright.size == (20, 40) and upright.getpixel((10, 2))[0] > 200 > 60 > upright.getpixel((10, 30))[0]
