@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['command', 'rule', 'stamp', 'finished_run', 'job_rules', 'artefact_rules', 'needed', 'write_snakefile',
-           'snakemake_command', 'end_group', 'snakemake', 'Progress', 'fraction', 'seconds_left', 'newly_done',
-           'minutes', 'follow', 'gather_cells', 'gather_claims', 'gather', 'failures', 'reproduce', 'run_graph',
-           'forget_lost']
+           'snakemake_command', 'members', 'end_group', 'snakemake', 'Progress', 'fraction', 'seconds_left',
+           'newly_done', 'minutes', 'follow', 'gather_cells', 'gather_claims', 'gather', 'failures', 'reproduce',
+           'run_graph', 'forget_lost']
 
 # %% ../nbs/laboratory/reproduce.ipynb #a4b8ca8f
 import contextlib
@@ -113,16 +113,29 @@ def snakemake_command(extra: Sequence[str]) -> list[str]:
     return words if sized else [*words, "--cores", str(available_cores())]
 
 # %% ../nbs/laboratory/reproduce.ipynb #470581e0
+def members(group: int) -> list[int]:
+    """The living processes of a process group (one that has ended and was not waited for yet is no longer living)."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter(["status"]):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getpgid(process.pid) == group and process.info["status"] != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
+
 def end_group(process: subprocess.Popen) -> None:
-    """End a process group: interrupt, then terminate, then kill, with time between them."""
-    for sent, patience in [(signal.SIGINT, 5), (signal.SIGTERM, 5), (signal.SIGKILL, 5)]:
-        if process.poll() is not None and sent is signal.SIGINT:
-            return
+    """End a process group: interrupt, then terminate, then kill. Returns when its last member is gone, jobs included."""
+    for sent, patience in [(None, 0.5), (signal.SIGINT, 8), (signal.SIGTERM, 8), (signal.SIGKILL, 8)]:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, sent)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(patience)
-            return
+            if sent is not None:
+                os.killpg(process.pid, sent)
+        until = time.time() + patience
+        while time.time() < until:
+            process.poll()
+            if not members(process.pid):
+                return
+            time.sleep(0.1)
 
 # %% ../nbs/laboratory/reproduce.ipynb #7cacb2fe
 @contextlib.contextmanager
