@@ -111,7 +111,7 @@ def data():
     from reid_nb.files import data_root
 
     say(f"data root: {data_root()}")
-    say(registry.status(data_root()).to_string(index=False))
+    say(registry.listing(data_root()))
 
 # %% ../nbs/laboratory/cli.ipynb #c5b86fc1
 @app.command()

@@ -8,8 +8,8 @@ __all__ = ['COLOURS', 'VERDICTS', 'MARKS', 'style', 'save', 'contact_sheet', 'sh
            'bars_by_position']
 
 # %% ../nbs/foundations/14_viz.ipynb #bd845955
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,16 +22,21 @@ from .records import read_image
 COLOURS = {"blue": "#0072B2", "orange": "#D55E00", "green": "#009E73", "purple": "#CC79A7", "yellow": "#E69F00",
            "sky": "#56B4E9", "black": "#222222", "grey": "#8a8a8a"}
 
-def style() -> AbstractContextManager:
+@contextmanager
+def style() -> Iterator[None]:
     """A context in which matplotlib draws in the library's style."""
     import matplotlib.pyplot as plt
     from cycler import cycler
 
-    return plt.rc_context({
-        "axes.prop_cycle": cycler(color=list(COLOURS.values())), "axes.spines.top": False, "axes.spines.right": False,
-        "axes.grid": True, "grid.color": "#e4e4e4", "axes.axisbelow": True, "axes.titlelocation": "left", "axes.titlesize": 11,
-        "font.size": 10, "legend.frameon": False, "figure.constrained_layout.use": True, "savefig.bbox": "tight",
-        "svg.hashsalt": "reid_nb", "svg.fonttype": "path", "figure.dpi": 110})
+    live = plt.isinteractive()  # the first figure of a notebook switches this on; leaving rc_context would switch it off again
+    with plt.rc_context({
+            "axes.prop_cycle": cycler(color=list(COLOURS.values())), "axes.spines.top": False, "axes.spines.right": False,
+            "axes.grid": True, "grid.color": "#e4e4e4", "axes.axisbelow": True, "axes.titlelocation": "left", "axes.titlesize": 11,
+            "font.size": 10, "legend.frameon": False, "figure.constrained_layout.use": True, "savefig.bbox": "tight",
+            "svg.hashsalt": "reid_nb", "svg.fonttype": "path", "figure.dpi": 110}):
+        yield
+        live = live or plt.isinteractive()
+    plt.interactive(live)
 
 # %% ../nbs/foundations/14_viz.ipynb #8113e04d
 def save(figure, folder: str | Path, stem: str = "figure") -> None:
