@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from .errors import ReidError, unknown
+from .errors import ReidError, UsageError, unknown
 from .protocols import MARKET1501, Protocol, check_columns, parts_of
 
 # %% ../nbs/foundations/02_metrics.ipynb #353975c3
@@ -62,10 +62,10 @@ def same_pid_pairs(query: pd.DataFrame, gallery: pd.DataFrame) -> tuple[np.ndarr
 # %% ../nbs/foundations/02_metrics.ipynb #bfeeac08
 @dataclass(frozen=True)
 class Question:
-    """What is asked: the tables (gallery without records that count for nobody), the pairs of equal pid, what is left out.
+    """What is asked: the two tables, the pairs of equal pid, what is left out.
 
-    `kept`: rows of the original gallery that remain. `counts`: per pair of equal pid, whether it counts. `dense`: rules that must
-    be looked at for every pair.
+    `kept`: gallery rows that are left once those that count for nobody are gone; `rows` are places among them. `counts`: per pair of
+    equal pid, whether it counts. `dense`: rules that must be looked at for every pair.
     """
 
     query: pd.DataFrame
@@ -85,12 +85,11 @@ def ask(query: pd.DataFrame, gallery: pd.DataFrame, protocol: Protocol) -> Quest
     everything = np.arange(len(gallery))
     kept = everything[~np.any([np.zeros(len(gallery), bool), *(
         rule.holds(query, gallery, np.zeros(len(gallery), int), everything) for rule in rules["gallery"])], axis=0)]
-    rest = gallery.iloc[kept].reset_index(drop=True)
-    q, g, offsets = same_pid_pairs(query, rest)
+    q, g, offsets = same_pid_pairs(query, gallery.iloc[kept])
     out = np.zeros(len(q), bool)
     for rule in rules["same pid"] + rules["pair"]:
-        out |= rule.holds(query, rest, q, g)
-    return Question(query, rest, kept, g, offsets, ~out, tuple(rules["pair"]))
+        out |= rule.holds(query, gallery, q, kept[g])        # a rule may know rows by number: always the table's own
+    return Question(query, gallery, kept, g, offsets, ~out, tuple(rules["pair"]))
 
 # %% ../nbs/foundations/02_metrics.ipynb #3fa6ba92
 @dataclass(frozen=True)
@@ -137,7 +136,9 @@ def rank(self: Evaluation, k: int) -> float:
     return self.mean(np.where(np.isnan(first), np.nan, first <= k))
 
 def map_at(self: Evaluation, k: int) -> float:
-    """mAP@k: only hits among the first k contribute, divided by the hits that could stand there, min(H, k)."""
+    """mAP@k: only hits among the first k contribute, divided by the hits that could stand there, min(H, k). k is at least 1."""
+    if k < 1:
+        raise UsageError(f"mAP@{k}: k counts places in the ranking; choose 1 or more.")
     hits = np.bincount(self.owner, minlength=self.total)
     parts = np.where(self.ranks <= k, precisions(self.ranks, self.order, self.ap), 0)
     sums = np.bincount(self.owner, parts, minlength=self.total)
@@ -195,11 +196,12 @@ def euclidean_blocks(query: np.ndarray, gallery: np.ndarray) -> Iterator[tuple[i
         yield start, block.numpy()
 
 # %% ../nbs/foundations/02_metrics.ipynb #89870541
-def given_blocks(distances: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Copies of some rows at a time of a distance matrix that is there already (a memory map will do)."""
-    size = block_size(distances.shape[1], 8)
+def given_blocks(distances: np.ndarray, kept: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Copies of some rows at a time, columns `kept`, of a distance matrix that is there already (a memory map will do)."""
+    size, whole = block_size(distances.shape[1], 8), len(kept) == distances.shape[1]
     for start in range(0, len(distances), size):
-        block = np.array(distances[start:start + size])
+        part = distances[start:start + size]
+        block = np.array(part) if whole else np.take(part, kept, axis=1)
         if np.isnan(block).any() or np.isinf(block).any():
             raise ReidError(f"The distances of query row {start + int(np.flatnonzero(~np.isfinite(block).all(1))[0])} hold NaN or "
                             "infinity. Look at the embeddings of that query.")
@@ -235,10 +237,9 @@ def rank_hits(question: Question, blocks: Iterator[tuple[int, np.ndarray]], ties
     """Ranks of all hits and the query row each belongs to."""
     ranks, owners = [], []
     for start, block in blocks:
-        for rule in question.dense:
-            q = np.arange(start, start + len(block))[:, None]
-            block[rule.holds(question.query, question.gallery, q, np.arange(block.shape[1])[None])] = np.inf
         for row in range(len(block)):
+            for rule in question.dense:
+                block[row, rule.holds(question.query, question.gallery, np.array([start + row]), question.kept)] = np.inf
             pairs = slice(question.offsets[start + row], question.offsets[start + row + 1])
             counts, rows = question.counts[pairs], question.rows[pairs]
             hits = rows[counts]
@@ -260,7 +261,7 @@ def answer(question: Question, blocks, protocol: Protocol, ap: str, ties: str, u
         check_choice(kind, name, allowed)
     if not question.counts.any():
         raise nothing_to_find(question, protocol)
-    return Evaluation(*rank_hits(question, blocks, ties), len(question.query), len(question.gallery), ap, unmatched)
+    return Evaluation(*rank_hits(question, blocks, ties), len(question.query), len(question.kept), ap, unmatched)
 
 # %% ../nbs/foundations/02_metrics.ipynb #9448ed2c
 def evaluate(query_embeddings: np.ndarray, gallery_embeddings: np.ndarray, query_table: pd.DataFrame, gallery_table: pd.DataFrame,
@@ -275,10 +276,12 @@ def evaluate(query_embeddings: np.ndarray, gallery_embeddings: np.ndarray, query
     check_choice("metric", metric, METRICS)
     query = check_embeddings(query_embeddings, query_table, "query")
     gallery = check_embeddings(gallery_embeddings, gallery_table, "gallery")
+    if query.shape[1] != gallery.shape[1]:
+        raise ReidError(f"Query embeddings have {query.shape[1]} numbers and gallery embeddings {gallery.shape[1]}; use one model for both.")
     question = ask(query_table, gallery_table, protocol)
     kept = gallery if len(question.kept) == len(gallery) else gallery[question.kept]
-    blocks = cosine_blocks if metric == "cosine" else euclidean_blocks
-    return answer(question, blocks(query, kept.astype(query.dtype, copy=False)), protocol, ap, ties, unmatched)
+    blocks, finer = cosine_blocks if metric == "cosine" else euclidean_blocks, np.promote_types(query.dtype, gallery.dtype)
+    return answer(question, blocks(query.astype(finer, copy=False), kept.astype(finer, copy=False)), protocol, ap, ties, unmatched)
 
 # %% ../nbs/foundations/02_metrics.ipynb #2c81ba09
 def evaluate_distances(distances: np.ndarray, query_table: pd.DataFrame, gallery_table: pd.DataFrame, protocol: Protocol = MARKET1501,
@@ -289,5 +292,4 @@ def evaluate_distances(distances: np.ndarray, query_table: pd.DataFrame, gallery
     if distances.shape != (len(query_table), len(gallery_table)) or not distances.size:
         raise ReidError(f"Distances of shape {distances.shape} for {len(query_table)} queries and {len(gallery_table)} gallery records.")
     question = ask(query_table, gallery_table, protocol)
-    whole = len(question.kept) == distances.shape[1]
-    return answer(question, given_blocks(distances if whole else distances[:, question.kept]), protocol, ap, ties, unmatched)
+    return answer(question, given_blocks(distances, question.kept), protocol, ap, ties, unmatched)

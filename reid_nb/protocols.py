@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Pairs', 'NO_CAMERAS', 'MARKET1501', 'ALL_PAIRS', 'SAME_CAMERA', 'PROTOCOLS', 'Rule', 'values', 'same', 'gallery_is',
-           'query_is', 'within', 'listed', 'Either', 'parts_of', 'joined', 'both', 'either', 'negated', 'bracketed',
-           'Protocol', 'check_columns', 'get', 'single_shot']
+           'query_is', 'within', 'listed', 'check_lists', 'Either', 'parts_of', 'joined', 'both', 'either', 'negated',
+           'bracketed', 'Protocol', 'check_columns', 'get', 'single_shot']
 
 # %% ../nbs/foundations/03_protocols.ipynb #b506de93
 from collections.abc import Callable, Sequence
@@ -64,15 +64,27 @@ def within(column: str, span: float) -> Rule:
                 "pair", frozenset([column]), frozenset([column]))
 
 def listed(junk: Sequence[Sequence[int]]) -> Rule:
-    """The gallery row number stands in the query's own list: `junk[i]` holds row numbers for query i."""
-    sets = [np.asarray(sorted(rows), dtype=np.int64) for rows in junk]
+    """The gallery row number stands in the query's own list: `junk[i]` holds row numbers of the gallery table for query i."""
+    lists = [np.asarray(rows, dtype=np.int64) for rows in junk]
+    owners = np.repeat(np.arange(len(lists)), [len(rows) for rows in lists])
+    places = np.concatenate([*lists, np.zeros(0, np.int64)])
+    keys = np.unique(owners << 32 | places)                   # one number a pair: query, then gallery row
 
     def holds(query, gallery, q, g):
-        q, g = np.broadcast_arrays(q, g)
-        flat = [np.isin(column, sets[row]) for row, column in zip(q.ravel(), g.ravel())]
-        return np.array(flat, dtype=bool).reshape(q.shape)
+        check_lists(len(lists), places, query, gallery)
+        wanted = q << 32 | g
+        return np.append(keys, -1)[np.searchsorted(keys, wanted)] == wanted
 
     return Rule("a place on the query's own junk list", holds, "pair")
+
+def check_lists(count: int, places: np.ndarray, query: pd.DataFrame, gallery: pd.DataFrame) -> None:
+    """Raise a `ReidError` unless there is a junk list for every query and all `places` are rows of the gallery."""
+    if count != len(query):
+        raise ReidError(f"{count} junk lists for {len(query)} queries. Give each query a list; an empty one will do.")
+    wrong = places[(places < 0) | (places >= len(gallery))]
+    if len(wrong):
+        raise ReidError(f"The junk lists name {len(wrong)} rows that the gallery lacks, the first is {wrong[0]}; it has rows 0 to "
+                        f"{len(gallery) - 1}. Count from 0, in the order of the gallery table.")
 
 # %% ../nbs/foundations/03_protocols.ipynb #1d796cff
 @dataclass(frozen=True)
@@ -104,7 +116,8 @@ def either(a: Rule, b: Rule) -> Rule:
 
 def negated(a: Rule) -> Rule:
     """The rule does not hold."""
-    return Rule(f"not {bracketed(a)}", lambda *pair: ~a.holds(*pair), "gallery" if a.reach == "gallery" else "pair",
+    words = f"({a.words})" if " and " in a.words else bracketed(a)
+    return Rule(f"not {words}", lambda *pair: ~a.holds(*pair), "gallery" if a.reach == "gallery" else "pair",
                 a.query_columns, a.gallery_columns)
 
 # %% ../nbs/foundations/03_protocols.ipynb #6bf7573d
@@ -134,14 +147,16 @@ def check_columns(protocol: Protocol, query: pd.DataFrame, gallery: pd.DataFrame
     for split, table, needed in [("query", query, protocol.left_out.query_columns | {"pid"}),
                                  ("gallery", gallery, protocol.left_out.gallery_columns | {"pid"})]:
         for column in sorted(needed - set(table)):
+            remedy = "Every protocol needs to know who is in a picture." if column == "pid" else protocol.remedy
             raise ReidError(f"Protocol {protocol.name} needs the column {column!r}, which the {split} table lacks (it has "
-                            f"{', '.join(map(str, table))}). {protocol.remedy}".rstrip())
+                            f"{', '.join(map(str, table))}). {remedy}".rstrip())
 
 # %% ../nbs/foundations/03_protocols.ipynb #1a6deed3
 NO_CAMERAS = "For data without cameras use the protocol all_pairs."
 
 MARKET1501 = Protocol("market1501", same("pid") & same("camid") | gallery_is("pid", -1), NO_CAMERAS)
-ALL_PAIRS = Protocol("all_pairs", same("pid") & same("path"))
+ALL_PAIRS = Protocol("all_pairs", same("pid") & same("path"),
+                     "A query's own image is known by its path, and a person needs a second image to be found.")
 SAME_CAMERA = Protocol("same_camera", ~same("camid") | same("pid") & same("path") | gallery_is("pid", -1), NO_CAMERAS)
 
 PROTOCOLS = {protocol.name: protocol for protocol in [MARKET1501, ALL_PAIRS, SAME_CAMERA]}

@@ -156,6 +156,13 @@ def test_trap_11_large_norms_do_not_swallow_small_distances():
     assert evaluate(base[None], np.stack([far, near]), query, gallery, metric="euclidean").mAP == 1.0
 
 
+def test_trap_11_close_cosines_stay_apart():
+    """A clip at 1 - 1e-5 makes one value of the cosines 0.9999956, 0.9999995 and 1; then the wrong ones, stored first, would win."""
+    cosines = np.array([0.9999956, 0.9999995, 1.0])
+    gallery = np.stack([cosines, np.sqrt(1 - cosines ** 2)], axis=1).astype("f4")
+    assert evaluate(np.array([[1, 0]], "f4"), gallery, *one_query([9, 9, 1])).mAP == 1.0
+
+
 def test_trap_13_read_only_distances_and_nan():
     query, gallery = one_query([9, 1])
     distances = np.array([[1.0, 2.0]])
@@ -163,6 +170,24 @@ def test_trap_13_read_only_distances_and_nan():
     assert evaluate_distances(distances, query, gallery).mAP == 0.5
     with pytest.raises(ReidError, match="query row 0 hold NaN"):
         evaluate_distances([[np.nan, 1]], query, gallery)
+
+
+def test_trap_13_read_only_memory_map(tmp_path):
+    """Junk in the gallery, too: the map is read some rows at a time."""
+    np.save(tmp_path / "d.npy", np.array([[0.0, 1.0, 2.0]]))
+    assert evaluate_distances(np.load(tmp_path / "d.npy", mmap_mode="r"), *one_query([-1, 9, 1])).mAP == 0.5
+
+
+def test_trap_14_all_hits_count_and_the_same_camera_does_not():
+    """Nearest: the same camera (without the rule Rank-1 would be 1). Hits at ranks 2 and 5: 0.45; the first three neighbours alone give 0.25."""
+    found = evaluate_distances([[0, 1, 2, 3, 4, 5]], *one_query([1, 9, 1, 9, 9, 1], [1, 2, 2, 2, 2, 2]))
+    assert found.rank(1) == 0 and found.mAP == pytest.approx((1 / 2 + 2 / 5) / 2) and found.map_at(3) == 0.25
+
+
+def test_trap_15_map_and_rank_1_are_not_averaged():
+    summary = evaluate_distances([[1, 2]], *one_query([9, 1])).summary()
+    assert (summary["mAP"], summary["Rank-1"]) == (0.5, 0.0)
+    assert list(summary) == ["mAP", "Rank-1", "Rank-5", "Rank-10", "mINP", "queries", "skipped"]
 
 
 def test_map_at_k():
@@ -197,6 +222,22 @@ def test_embeddings_of_another_table():
     query, gallery = one_query([1, 2, 3])
     with pytest.raises(ReidError, match="table of 3 records"):
         evaluate(embeddings(1), embeddings(2), query, gallery)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_embeddings_of_two_models(metric):
+    with pytest.raises(ReidError, match="have 4 numbers and gallery embeddings 3"):
+        evaluate(embeddings(1), embeddings(2)[:, :3], *one_query([1, 2]), metric=metric)
+
+
+def test_the_finer_precision_of_the_two_is_kept():
+    gallery = np.array([[1.0, 2e-5], [1.0, 1e-5]])             # cosines that single precision cannot tell apart
+    assert evaluate(np.array([[1, 0]], "f4"), gallery, *one_query([9, 1])).mAP == 1.0
+
+
+def test_no_place_zero():
+    with pytest.raises(UsageError, match="mAP@0"):
+        evaluate_distances([[1, 2]], *one_query([9, 1])).map_at(0)
 
 
 def test_one_camera_says_which_rule_struck_and_what_to_do():

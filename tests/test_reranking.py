@@ -7,16 +7,16 @@ from reid_nb.errors import ReidError
 from reid_nb.reranking import rerank, search
 
 
-def dense(query, gallery, k1, k2, lam):
-    """The algorithm over full matrices in double precision, image by image."""
+def dense(query, gallery, k1, k2, lam, power=1, itself=1):
+    """The algorithm over full matrices in double precision, image by image. `power`, `itself`: see trap 12."""
     x = np.concatenate([query, gallery]).astype(float)
-    d = np.maximum(((x[:, None] - x[None]) ** 2).sum(2), 0)
+    d = np.maximum(((x[:, None] - x[None]) ** 2).sum(2), 0) ** power
     d = (d / d.max(axis=0)).T
     ranking = np.argsort(d, axis=1, kind="stable")
 
     def mutual(i, k):
-        forward = ranking[i, :k + 1]
-        return {int(j) for j in forward if i in ranking[j, :k + 1]}
+        forward = ranking[i, :k + itself]
+        return {int(j) for j in forward if i in ranking[j, :k + itself]}
 
     v = np.zeros_like(d)
     for i in range(len(x)):
@@ -47,6 +47,15 @@ def test_equals_the_dense_algorithm(k1, k2, lam):
         found = rerank(query, gallery, k1, k2, lam)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, dense(query, gallery, k1, k2, lam), atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", [{"power": 2}, {"itself": 0}])
+def test_trap_12_other_toolboxes_compute_something_else(variant):
+    """One squares the squared distances again, one asks for k1 neighbours with the image itself among them; the original does neither."""
+    query, gallery = people(0)
+    found = rerank(query, gallery)
+    np.testing.assert_allclose(found, dense(query, gallery, 20, 6, 0.3), atol=1e-5)
+    assert np.abs(found - dense(query, gallery, 20, 6, 0.3, **variant)).max() > 0.01
 
 
 @pytest.mark.parametrize("tile", [7, 24, 32, 96])
