@@ -40,7 +40,7 @@ def root(data: Annotated[Optional[Path], typer.Option(help="where datasets are u
 # %% ../nbs/laboratory/cli.ipynb #f5ec2a25
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def reproduce(context: typer.Context,
-              papers: Annotated[Optional[list[str]], typer.Argument(help="papers (default: cnl)")] = None,
+              papers: Annotated[Optional[list[str]], typer.Argument(help="papers (default: the core of cnl)")] = None,
               preset: PresetOption = "mini", seeds: SeedsOption = None,
               every: Annotated[bool, typer.Option("--all", help="every paper")] = False,
               artefact: Annotated[Optional[list[str]], typer.Option(help="only this artefact (may be repeated)")] = None):
@@ -50,7 +50,8 @@ def reproduce(context: typer.Context,
 
     words = [*(papers or []), *context.args]
     cut = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
-    report, failed = batch(words[:cut] or (list(PAPERS) if every else ["cnl"]), preset, seeds, artefact or (), words[cut:], say)
+    named = words[:cut] or (list(PAPERS) if every else [])
+    report, failed = batch(named or ["cnl"], preset, seeds, artefact or (), not named, words[cut:], say)
     for name in failed:
         say(f"FAILED: {name}")
     say(f"report: {report}")
@@ -61,10 +62,9 @@ def reproduce(context: typer.Context,
 def run(paper: str, name: str, preset: PresetOption = "mini", seeds: SeedsOption = None):
     """Do one job of a paper's plan (a training run or a latency measurement)."""
     from reid_nb import runs
-    from reid_nb.plans import load_plan
 
     runs.follow_parent()
-    say(str(runs.execute(load_plan(paper, preset, seeds), name)))
+    say(str(runs.execute(runs.current_plan(paper, preset, seeds), name)))
 
 # %% ../nbs/laboratory/cli.ipynb #33d40728
 @app.command()
@@ -74,20 +74,19 @@ def artefact(paper: str, name: str, preset: PresetOption = "mini", seeds: SeedsO
     import yaml
 
     from reid_nb import artefacts, runs
-    from reid_nb.plans import load_plan
 
     runs.follow_parent()
     pairs = [each.partition("=") for each in parameter or []]
     extra = {key: yaml.safe_load(value) for key, _, value in pairs}
-    say(str(artefacts.make(load_plan(paper, preset, seeds), name, extra)))
+    say(str(artefacts.make(runs.current_plan(paper, preset, seeds), name, extra)))
 
 # %% ../nbs/laboratory/cli.ipynb #6d99a0ad
 @app.command()
 def plan(paper: str, preset: PresetOption = "mini", seeds: SeedsOption = None):
     """List the jobs and artefacts of a paper's plan."""
-    from reid_nb.plans import load_plan
+    from reid_nb.runs import current_plan
 
-    chosen = load_plan(paper, preset, seeds)
+    chosen = current_plan(paper, preset, seeds)
     say(f"{chosen.title} ({preset}, {chosen.seeds} seed(s))")
     for job in chosen.jobs.values():
         say(f"  {job.kind:8} {job.name}" + (f"   (starts from {job.start})" if job.start else ""))

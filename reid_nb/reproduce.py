@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['command', 'rule', 'stamp', 'finished_run', 'job_rules', 'artefact_rules', 'needed', 'write_snakefile',
            'snakemake_command', 'members', 'end_group', 'snakemake', 'Progress', 'fraction', 'seconds_left',
-           'newly_done', 'minutes', 'follow', 'gather_cells', 'gather_claims', 'gather', 'failures', 'reproduce',
-           'run_graph', 'forget_lost']
+           'newly_done', 'minutes', 'follow', 'gather_cells', 'gather_claims', 'gather', 'failures', 'select',
+           'reproduce', 'run_rounds', 'run_graph', 'forget_lost']
 
 # %% ../nbs/laboratory/reproduce.ipynb #a4b8ca8f
 import contextlib
@@ -30,8 +30,8 @@ from .claims import Evidence, evaluate_claims
 from .errors import ReidError
 from .files import atomic, locked, outputs_root, read_json, write_json
 from .machine import available_cores
-from .plans import Plan, load_plan, slug
-from .runs import PARENT, prepare, provenance, run_folder
+from .plans import Plan, slug
+from .runs import PARENT, current_plan, prepare, provenance, run_folder
 
 # %% ../nbs/laboratory/reproduce.ipynb #6ea099ad
 def command(*words: str) -> str:
@@ -259,44 +259,69 @@ def failures(folder: Path, plans: Sequence[Plan], chosen: dict[str, list[str]]) 
     return failed
 
 # %% ../nbs/laboratory/reproduce.ipynb #9dc966fb
-def reproduce(papers: Sequence[str], preset: str, seeds: int | None = None, artefacts: Sequence[str] = (),
+def select(plan: Plan, artefacts: Sequence[str], core: bool) -> list[str]:
+    """The artefacts of a plan that are asked for: those named, or its core, or all. An unknown name is a `UsageError`."""
+    if artefacts:
+        return [plan.artefact(name).name for name in artefacts]
+    return [name for name, artefact in plan.artefacts.items() if artefact.core or not core]
+
+def reproduce(papers: Sequence[str], preset: str, seeds: int | None = None, artefacts: Sequence[str] = (), core: bool = False,
               snakemake_arguments: Sequence[str] = (), say=print) -> tuple[Path, list[str]]:
     """Reproduce papers at a preset. Returns the report's path and the list of failures.
 
-    `artefacts` restricts the batch to these names; `snakemake_arguments` are handed to Snakemake as they are.
+    `artefacts` restricts the batch to these names, `core` to the core of each paper; `snakemake_arguments` are handed to
+    Snakemake as they are.
     """
     from reid_nb.report import write_report
 
     started, created = time.time(), datetime.now(timezone.utc).isoformat(timespec="seconds")
-    plans = [load_plan(paper, preset, seeds) for paper in papers]
-    chosen = {plan.paper: [plan.artefact(name).name for name in artefacts or plan.artefacts] for plan in plans}
     folder = outputs_root() / preset
     with locked(folder, "reproduction"):
-        run_graph(folder, plans, chosen, snakemake_arguments, say)
-        failed = failures(folder, plans, chosen)
+        plans, worked, failed = run_rounds(folder, papers, seeds, artefacts, core, snakemake_arguments, say)
         gather(plans)
-        write_json(folder / "reproduction.json", {
-            "preset": preset, "papers": list(papers), "seeds": plans[0].seeds, "started": created, "failed": failed,
-            "seconds": round(time.time() - started, 1), "command": shlex.join(["reid-nb", *sys.argv[1:]]), **provenance()})
+        if worked or not (folder / "reproduction.json").is_file():  # a look at what is done already is no reproduction
+            write_json(folder / "reproduction.json", {
+                "preset": preset, "papers": list(papers), "seeds": plans[0].seeds, "started": created, "failed": failed,
+                "seconds": round(time.time() - started, 1), "command": shlex.join(["reid-nb", *sys.argv[1:]]), **provenance()})
         return write_report(folder), failed
 
 # %% ../nbs/laboratory/reproduce.ipynb #609ecee3
-def run_graph(folder: Path, plans: Sequence[Plan], chosen: dict[str, list[str]], extra: Sequence[str], say) -> None:
-    """Prepare the data, then let Snakemake make whatever is missing."""
+def run_rounds(folder: Path, papers: Sequence[str], seeds: int | None, artefacts: Sequence[str], core: bool,
+               extra: Sequence[str], say) -> tuple[list[Plan], bool, list[str]]:
+    """Run the graph of each round until the plans stop growing or something fails.
+
+    Returns the plans, whether there was anything to do, and what failed.
+    """
+    before, worked = None, False
+    while True:
+        plans = [current_plan(paper, folder.name, seeds) for paper in papers]
+        chosen = {plan.paper: select(plan, artefacts, core) for plan in plans}
+        wanted = {plan.paper: needed(plan, chosen[plan.paper]) for plan in plans}
+        if wanted == before:
+            return plans, worked, []
+        worked |= run_graph(folder, plans, chosen, extra, say)
+        before, failed = wanted, failures(folder, plans, chosen)
+        if failed:
+            return plans, worked, failed
+
+# %% ../nbs/laboratory/reproduce.ipynb #18693701
+def run_graph(folder: Path, plans: Sequence[Plan], chosen: dict[str, list[str]], extra: Sequence[str], say) -> bool:
+    """Prepare the data, then let Snakemake make whatever is missing; returns whether anything was."""
     for plan in plans:
         jobs = [plan.job(name) for name in needed(plan, chosen[plan.paper])]
-        for data in dict.fromkeys(job.data for job in jobs if job.kind == "train"):
+        for data in dict.fromkeys(job.data for job in jobs if job.data):
             say(f"data: {data.label}")
             prepare(data)
     forget_lost(folder, plans, chosen)
     progress = Progress(folder, plans, chosen)
     if not progress.steps:
         say("everything is up to date")
-        return
+        return False
     write_snakefile(folder, plans, chosen)
     say(f"{len(progress.steps)} steps to do, about {minutes(progress.seconds_left())}; log: {folder / 'snakemake.log'}")
     with snakemake(folder, extra) as process:
         follow(process, progress, say)
+    return True
 
 # %% ../nbs/laboratory/reproduce.ipynb #974c3db4
 def forget_lost(folder: Path, plans: Sequence[Plan], chosen: dict[str, list[str]]) -> None:

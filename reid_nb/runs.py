@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['EVALUATION', 'PACKAGES', 'PARENT', 'module_path', 'imported_modules', 'without_docstrings', 'source_of', 'code_hash',
            'twin_module', 'twin_folder', 'prepare', 'fingerprint', 'ingredients', 'address', 'run_folder', 'git',
-           'installed', 'provenance', 'follow_parent', 'execute', 'execute_train', 'builder', 'execute_profile', 'Run',
-           'load_run', 'Session', 'put_trained', 'Latency', 'latency', 'put_latency']
+           'installed', 'provenance', 'follow_parent', 'execute', 'score', 'weights_of', 'execute_train',
+           'execute_evaluate', 'builder', 'execute_profile', 'Run', 'load_run', 'finished', 'current_plan', 'Session',
+           'put_trained', 'Latency', 'latency', 'put_latency']
 
 # %% ../nbs/laboratory/runs.ipynb #f009071e
 import ast
@@ -32,7 +33,7 @@ from .datasets import registry
 from .errors import ReidError, UsageError, unknown
 from .files import atomic, outputs_root, project_root, read_json, sha256_of, write_json
 from .machine import available_cores, processor
-from .plans import Data, Plan, Profile, Train, load_plan, slug
+from .plans import Data, Evaluate, Plan, Profile, Train, load_plan, slug
 from .records import Dataset
 
 # %% ../nbs/laboratory/runs.ipynb #b49d522a
@@ -117,17 +118,19 @@ def fingerprint(data: Data) -> str:
 # %% ../nbs/laboratory/runs.ipynb #d2470e71
 EVALUATION = ("reid_nb.training", "reid_nb.retrieval", "reid_nb.metrics", "reid_nb.protocols")
 
-def ingredients(plan: Plan, job: Train | Profile) -> dict:
+def ingredients(plan: Plan, job: Train | Evaluate | Profile) -> dict:
     """All that a job's outcome depends on, ready for JSON."""
     if job.kind == "profile":
         models = {path.split(":")[0] for path, _ in job.candidates.values()}
         spec = {key: value for key, value in dataclasses.asdict(job).items() if key not in ("name", "cost")}
         return {**spec, "code": code_hash("reid_nb.profiling", *models),
                 "machine": processor(), "cores": available_cores()}
-    start = address(plan, job.start) if job.start else None
+    common = {"kind": job.kind, "data": fingerprint(job.data), "threads": job.threads, "protocol": job.protocol,
+              "start": address(plan, job.start) if job.start else None}
+    if job.kind == "evaluate":
+        return {**common, "code": code_hash(*EVALUATION)}
     code = code_hash(job.recipe.model.split(":")[0], *EVALUATION)
-    return {"kind": "train", "recipe": job.recipe.to_dict(), "data": fingerprint(job.data), "seed": job.seed,
-            "threads": job.threads, "protocol": job.protocol, "start": start, "code": code}
+    return {**common, "recipe": job.recipe.to_dict(), "seed": job.seed, "code": code}
 
 # %% ../nbs/laboratory/runs.ipynb #9c96f66f
 def address(plan: Plan, name: str) -> str:
@@ -194,29 +197,52 @@ def execute(plan: Plan, name: str) -> Path:
     if job.start:
         execute(plan, job.start)
     started = time.time()
-    result = {"train": execute_train, "profile": execute_profile}[job.kind](plan, job, folder)
+    do = {"train": execute_train, "evaluate": execute_evaluate, "profile": execute_profile}[job.kind]
+    result = do(plan, job, folder)
     write_json(folder / "run.json", {
         "paper": plan.paper, "preset": plan.preset.name, "name": name, "kind": job.kind, "hash": folder.name[-12:],
         "ingredients": ingredients(plan, job), "seconds": round(time.time() - started, 1), **provenance(), **result})
     return folder
 
 # %% ../nbs/laboratory/runs.ipynb #34a1de8a
-def execute_train(plan: Plan, job: Train, folder: Path) -> dict:
-    """Train, extract, evaluate; writes `per_query.csv` and returns what `run.json` says about it."""
+def score(job: Train | Evaluate, weights: Path, image_size: tuple[int, int], folder: Path) -> dict:
+    """Extract and evaluate with trained `weights`; writes `per_query.csv` and returns what `run.json` says about it."""
     from reid_nb import metrics, protocols, retrieval, training
 
     dataset = prepare(job.data)
-    start = run_folder(plan, job.start) / "model.safetensors" if job.start else None
-    weights = training.train(job.recipe, dataset, job.seed, folder, threads=job.threads, start=start)
     with training.settled(job.threads):
         model = training.load_trained(weights)
-        query, gallery = (retrieval.extract(model, table, dataset.root, job.recipe.image_size)
+        query, gallery = (retrieval.extract(model, table, dataset.root, image_size)
                           for table in (dataset.query, dataset.gallery))
         scores = metrics.evaluate(query, gallery, dataset.query, dataset.gallery, protocols.get(job.protocol))
     with atomic(folder / "per_query.csv") as partial:
         scores.per_query.to_csv(partial, index=False)
     return {"data": job.data.label, "origin": dataset.origin, "protocol": job.protocol, "scores": scores.summary(),
-            "weights": "twin-trunk" if start else job.recipe.init, "device": str(next(model.parameters()).device)}
+            "device": str(next(model.parameters()).device)}
+
+# %% ../nbs/laboratory/runs.ipynb #96c19ffa
+def weights_of(plan: Plan, job: Train | Evaluate) -> str:
+    """What the job's network was trained on before this job's data, in words."""
+    if not job.start:
+        return job.recipe.init
+    before = plan.job(job.start)
+    while before.data == job.data and before.start:
+        before = plan.job(before.start)
+    return "twin-trunk" if before.data == job.data else f"trained on {before.data.label}"
+
+def execute_train(plan: Plan, job: Train, folder: Path) -> dict:
+    """Train, then score on the same dataset's test split."""
+    from reid_nb import training
+
+    start = run_folder(plan, job.start) / "model.safetensors" if job.start else None
+    weights = training.train(job.recipe, prepare(job.data), job.seed, folder, threads=job.threads, start=start)
+    return {"weights": weights_of(plan, job), **score(job, weights, job.recipe.image_size, folder)}
+
+def execute_evaluate(plan: Plan, job: Evaluate, folder: Path) -> dict:
+    """Score another job's network on this job's data."""
+    trained = plan.job(job.start)
+    weights = run_folder(plan, job.start) / "model.safetensors"
+    return {"weights": weights_of(plan, job), **score(job, weights, trained.recipe.image_size, folder)}
 
 # %% ../nbs/laboratory/runs.ipynb #59f82f2e
 def builder(function: str, arguments: dict):
@@ -265,6 +291,25 @@ def load_run(plan: Plan, name: str) -> Run:
                         f"Make it: reid-nb run {plan.paper} {name} --preset {plan.preset.name} --seeds {plan.seeds}")
     return Run(folder, read_json(folder / "run.json"))
 
+# %% ../nbs/laboratory/runs.ipynb #0de3ddf1
+def finished(plan: Plan, name: str) -> Run | None:
+    """The finished run of a job, or None. Looks before it computes: nothing is rendered to find out that nothing is there."""
+    candidates = (outputs_root() / plan.preset.name / "runs" / plan.paper).glob(f"{slug(name)}-*/run.json")
+    if not any(candidates):
+        return None
+    folder = run_folder(plan, name)
+    return Run(folder, read_json(folder / "run.json")) if (folder / "run.json").is_file() else None
+
+def current_plan(paper: str, preset_name: str, seeds: int | None = None) -> Plan:
+    """The plan of `paper` with all rounds that its finished runs have opened."""
+    plan = load_plan(paper, preset_name, seeds)
+    while plan.grow:
+        grown = plan.grow(plan, functools.partial(finished, plan))
+        if grown.jobs.keys() == plan.jobs.keys():
+            return grown
+        plan = grown
+    return plan
+
 # %% ../nbs/laboratory/runs.ipynb #9ff0c290
 class Session:
     """The workplace of one artefact's notebook.
@@ -273,7 +318,7 @@ class Session:
     """
 
     def __init__(self, paper: str, artefact: str, preset: str, seeds: int = 0, folder: str = ""):
-        self.plan = load_plan(paper, preset, seeds or None)
+        self.plan = current_plan(paper, preset, seeds or None)
         self.artefact = self.plan.artefact(artefact)
         self.sheet = Sheet(paper, artefact, self.plan.preset)
         self.folder = Path(folder) if folder else outputs_root() / preset / paper / artefact

@@ -1,4 +1,5 @@
 """The batch: its graph, its lock, its progress, and the whole way from nothing to a report."""
+import dataclasses
 import os
 import signal
 import subprocess
@@ -54,6 +55,51 @@ def test_latency_takes_all_cores_and_training_its_own_threads(plan, tmp_path):
 def test_only_what_an_artefact_needs_is_done(plan):
     assert reproduce.needed(plan, ["figure_4"]) == ["latency"]
     assert {"latency", "trunk-s0", "c-nl-8-s0"} <= set(reproduce.needed(plan, ["table_1"]))
+
+
+def test_the_core_is_a_part_and_a_name_is_checked(plan):
+    everything, core = reproduce.select(plan, [], False), reproduce.select(plan, [], True)
+    assert everything == list(plan.artefacts) and core == ["table_1", "figure_1", "figure_4"]
+    assert reproduce.select(plan, ["figure_4"], True) == ["figure_4"]
+    with pytest.raises(UsageError, match="table_1"):
+        reproduce.select(plan, ["table_9"], False)
+
+
+def rounds(tmp_path, monkeypatch, plan, failing=()):
+    """Let three rounds of a growing plan pass without training anything; the jobs of each round and what failed."""
+    names, seen = ["c-nl-8-s0", "hac-8-s0", "agw-7-s0"], []
+    done = lambda: [name for name in names if (runs.run_folder(plan, name) / "run.json").is_file()]
+
+    def current(*_):
+        needs = tuple(names[:len(done()) + 1])
+        return dataclasses.replace(plan, artefacts={"search": dataclasses.replace(plan.artefact("table_1"), name="search", needs=needs)})
+
+    def graph(folder, plans, chosen, extra, say):
+        seen.append([name for name in plans[0].artefact("search").needs if name not in done()])
+        for name in ["trunk-s0", *seen[-1]]:
+            if name not in failing:
+                runs.write_json(runs.run_folder(plan, name) / "run.json", {})
+        (folder / ".done").mkdir(exist_ok=True)
+        (folder / reproduce.stamp(plans[0], "search")).touch()
+        return True
+
+    monkeypatch.setattr(reproduce, "current_plan", current)
+    monkeypatch.setattr(reproduce, "run_graph", graph)
+    return seen, reproduce.run_rounds(tmp_path / "mini", ["cnl"], None, (), False, (), print)[2]
+
+
+def test_rounds_go_on_until_nothing_new_is_asked_for(plan, tmp_path, monkeypatch):
+    seen, failed = rounds(tmp_path, monkeypatch, plan)
+    assert seen == [["c-nl-8-s0"], ["hac-8-s0"], ["agw-7-s0"]] and not failed
+    again, _ = rounds(tmp_path, monkeypatch, plan)
+    assert again == [[]], "a second call finds everything done"
+
+
+def test_a_failed_round_opens_no_other(plan, tmp_path, monkeypatch):
+    seen, failed = rounds(tmp_path, monkeypatch, plan, failing=("hac-8-s0",))
+    assert seen == [["c-nl-8-s0"], ["hac-8-s0"]] and "hac-8-s0" in failed[0]
+    seen, failed = rounds(tmp_path, monkeypatch, plan)
+    assert seen == [["hac-8-s0"], ["agw-7-s0"]] and not failed, "the same call goes on where it stopped"
 
 
 def test_two_batches_in_one_folder(tmp_path):

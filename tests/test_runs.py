@@ -5,7 +5,7 @@ import pytest
 
 from reid_nb import runs
 from reid_nb.errors import ReidError, UsageError
-from reid_nb.plans import PRESETS, Data, Plan, Train, load_plan, slug
+from reid_nb.plans import PRESETS, Data, Evaluate, Plan, Train, load_plan, slug
 from reid_nb.recipes import STRONG_BASELINE
 
 DATA = Data("market1501", "smoke")
@@ -99,6 +99,65 @@ def test_every_row_of_table_1_is_trained_or_said_to_be_left_out(preset):
     assert len(plan.jobs["latency"].candidates) == (5 if preset == "smoke" else 24)
     assert len(trained) == (2 if preset == "smoke" else 14)
     assert all(job.threads >= 1 for job in plan.jobs.values() if job.kind == "train")
+
+
+def transfer_plan(**changes):
+    """Trained on one dataset, scored on another, then trained there in two steps."""
+    there = Data("roreas", "smoke")
+    base = Train("a", STRONG_BASELINE, DATA, seed=0, protocol="market1501")
+    jobs = [base, Evaluate("far", "a", **{"data": there, "protocol": "market1501", **changes}),
+            dataclasses.replace(base, name="step1", start="a", data=there),
+            dataclasses.replace(base, name="step2", start="step1", data=there), dataclasses.replace(base, name="warm", start="a")]
+    return Plan("cnl", "title", PRESETS["smoke"], 1, {job.name: job for job in jobs}, {})
+
+
+def test_a_score_on_another_dataset_has_an_address_of_its_own():
+    far = runs.address(transfer_plan(), "far")
+    assert far not in {runs.address(transfer_plan(), name) for name in ("a", "step1")}
+    assert far != runs.address(transfer_plan(data=DATA), "far") and far != runs.address(transfer_plan(protocol="all_pairs"), "far")
+    assert far == runs.address(transfer_plan(cost=1.0), "far")
+
+
+def test_what_a_network_was_trained_on_before_is_told():
+    plan = transfer_plan()
+    told = {name: runs.weights_of(plan, job) for name, job in plan.jobs.items()}
+    elsewhere = "trained on market1501 (twin, smoke)"
+    assert told == {"a": STRONG_BASELINE.init, "warm": "twin-trunk", "far": elsewhere, "step1": elsewhere, "step2": elsewhere}
+
+
+@pytest.fixture
+def growing(monkeypatch):
+    """A plan whose next job follows from the score of the one before: a, then b, then nothing."""
+    base = Train("a", STRONG_BASELINE, DATA, seed=0, protocol="market1501")
+
+    def grow(plan, finished):
+        last = list(plan.jobs.values())[-1]
+        done = finished(last.name)
+        if done and last.name == "a":
+            job = dataclasses.replace(base, name="b", seed=round(100 * done.record["scores"]["mAP"]))
+            return dataclasses.replace(plan, jobs={**plan.jobs, "b": job})
+        return plan
+
+    plan = Plan("cnl", "title", PRESETS["smoke"], 1, {"a": base}, {}, grow)
+    monkeypatch.setattr(runs, "load_plan", lambda *args: plan)
+    return plan
+
+
+def test_a_plan_grows_with_its_results(growing):
+    assert list(runs.current_plan("cnl", "smoke").jobs) == ["a"], "nothing has run yet"
+    runs.write_json(runs.run_folder(growing, "a") / "run.json", {"scores": {"mAP": 0.07}})
+    assert runs.current_plan("cnl", "smoke").job("b").seed == 7, "the next round follows from the score"
+
+
+def test_a_result_of_other_code_opens_no_round(growing, monkeypatch):
+    runs.write_json(runs.run_folder(growing, "a") / "run.json", {"scores": {"mAP": 0.07}})
+    monkeypatch.setattr(runs, "fingerprint", lambda data: "other pixels")
+    assert list(runs.current_plan("cnl", "smoke").jobs) == ["a"]
+
+
+def test_a_plan_can_be_listed_before_any_data_is_rendered(growing, monkeypatch):
+    monkeypatch.setattr(runs, "fingerprint", lambda data: pytest.fail("data was asked for"))
+    assert list(runs.current_plan("cnl", "smoke").jobs) == ["a"]
 
 
 def test_slug_is_safe_everywhere():

@@ -129,7 +129,7 @@ def plan(preset: Preset, seeds: int) -> Plan:
 # %% ../../../nbs/cnl/03_plan.ipynb #25fb3433
 def artefacts(trained: tuple[str, ...]) -> dict[str, Artefact]:
     """The paper's tables and figures that are reproduced so far."""
-    known = [Artefact("table_1", "Table I: accuracy and speed of attention blocks", "nbs/cnl/table_1.ipynb", (*trained, "latency")),
-             Artefact("figure_1", "Figure 1: accuracy against speed", "nbs/cnl/figure_1.ipynb", (*trained, "latency")),
-             Artefact("figure_4", "Figure 4: speed by position", "nbs/cnl/figure_4.ipynb", ("latency",))]
+    known = [Artefact("table_1", "Table I: accuracy and speed of attention blocks", "nbs/cnl/table_1.ipynb", (*trained, "latency"), True),
+             Artefact("figure_1", "Figure 1: accuracy against speed", "nbs/cnl/figure_1.ipynb", (*trained, "latency"), True),
+             Artefact("figure_4", "Figure 4: speed by position", "nbs/cnl/figure_4.ipynb", ("latency",), True)]
     return {artefact.name: artefact for artefact in known}
