@@ -2,6 +2,7 @@
 import json
 import re
 
+import nbformat
 import pytest
 
 from reid_nb import book
@@ -70,9 +71,18 @@ def test_every_formula_of_every_chapter_can_be_drawn():
     for chapter in chapters():
         for cell in read_json(project_root() / chapter.path)["cells"]:
             if cell["cell_type"] == "markdown":
-                book.without_formulas("".join(cell["source"]))
+                book.without_formulas("".join(cell["source"]), [])
 
 
 def test_a_formula_that_cannot_be_drawn_is_shown():
     with pytest.raises(ReidError, match="a\\^b\\^c"):
         book.mathml("a^b^c", "inline")
+
+
+@pytest.mark.parametrize("chapter", [chapter for chapter in chapters() if not chapter.is_artefact], ids=lambda chapter: chapter.path)
+def test_every_chapter_becomes_a_page(chapter):
+    """The chapter on the book itself, whose code speaks of formulas, included."""
+    node = nbformat.read(project_root() / chapter.path, as_version=4)
+    page = book.body_of(node)
+    assert page.count("<math") >= sum("$$" in cell.source for cell in node.cells if cell.cell_type == "markdown")
+    assert not book.TOKEN.search(page)
