@@ -89,6 +89,7 @@ def tidy(node) -> None:
             for output in kept:
                 output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
             cell.outputs = kept
+    node.cells = [cell for cell in node.cells if cell.source.strip() or cell.get("outputs")]
 
 def body_of(node) -> str:
     """The notebook's cells as HTML."""
