@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.text import Text
 from PIL import Image
 
@@ -129,3 +130,14 @@ def test_bars_stand_at_their_positions_with_their_heights():
 
 def test_verdicts_differ_in_line_and_sign_too():
     assert len({line for _, line, _ in viz.VERDICTS.values()}) == len({sign for _, _, sign in viz.VERDICTS.values()}) == 3
+
+
+def test_a_name_looks_the_same_whichever_companions_are_there():
+    series = ("HAC", "AGW", "C-NL")
+    points = pd.DataFrame({"name": ["x"], "x": [1.0], "y": [0.5], "x_error": 0.0, "y_error": 0.0, "group": ["C-NL"]})
+    plane = viz.accuracy_speed_plane(points, "slow-down", "mAP", series).axes[0]
+    values = pd.DataFrame({"AGW": [1.0], "C-NL": [2.0]}, index=[1])
+    bars = viz.bars_by_position(values, values, {"ResNet-101": 3}, "slow-down", series).axes[0]
+    assert to_hex(plane.lines[0].get_color()) == to_hex(bars.patches[1].get_facecolor()) != to_hex(bars.patches[0].get_facecolor())
+    looks = viz.looks(["new"], series)
+    assert len(set(looks.values())) == 4, "names beyond the series differ from all in it"
