@@ -260,7 +260,8 @@ def architecture_row(row):
 
 def test_references_of_the_architecture_cells_are_counted_on_the_network(cells):
     plain, counted = network_cost(), {}
-    architecture = cells[cells.kind == "architecture"]
+    added = cells.index.get_level_values("column").isin(["added parameters", "added MACs"])
+    architecture = cells[(cells.kind == "architecture") & added]
     for (_, row, column), cell in architecture.iterrows():
         block, positions = architecture_row(row)
         key = (block, *positions)
@@ -270,6 +271,24 @@ def test_references_of_the_architecture_cells_are_counted_on_the_network(cells):
         assert cell.paper_value == (getattr(counted[key], field) - getattr(plain, field)) / unit
     assert len(architecture) == 2 * (12 + 3 * 17)
     assert (architecture.paper_text == "").all()
+
+
+@pytest.mark.parametrize("group, position", {"1": 1, "2-4": 2, "5-8": 6, "9-14": 14, "15-17": 17}.items())
+def test_references_of_figure_2_are_counted_on_the_network(cells, group, position):
+    plain = network_cost()
+    for name, (block, arguments) in SETTINGS.items():
+        counted = network_cost(block=block, positions=[position], block_args=arguments)
+        reference = cells.loc["figure_2"].paper_value[f"{name} @ {group}"]
+        assert reference["parameters"] == counted.parameters - plain.parameters
+        assert reference["MACs"] == (counted.macs - plain.macs) / 1e6
+
+
+def test_figure_3_states_the_positions_of_the_model(cells):
+    figure = cells.loc["figure_3"]
+    assert figure.loc[("network", "positions"), "paper_text"] == str(len(POSITIONS))
+    for position, row in position_shapes().iterrows():
+        reference = figure.paper_value[f"position {position}"]
+        assert (reference[["C", "H", "W", "stage"]] == row[["C", "H", "W", "stage"]]).all()
 
 
 def test_table_1_is_whole_and_the_papers_arithmetic_holds(cells):
