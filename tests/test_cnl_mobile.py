@@ -29,7 +29,7 @@ def trained(request):
 
 
 @pytest.mark.parametrize("name, parameters, macs", [
-    ("shufflenet_v2", 2.28e6, 146e6),   # Ma et al., ECCV 2018, Table 8 (2.3 M, 146 M); torchvision: 2,278,604 parameters
+    ("shufflenet_v2", 2.28e6, 146e6),   # Ma et al., ECCV 2018, Table 5 (2.3 M, 146 M); torchvision: 2,278,604 parameters
     ("mobilenet_v3", 5.48e6, 218e6)])   # Howard et al., ICCV 2019, Table 3 (5.4 M, 219 M); timm: 5.48 M, 217 M
 def test_the_whole_networks_cost_what_is_published(name, parameters, macs):
     with torch.device("meta"):

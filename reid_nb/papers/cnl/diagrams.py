@@ -126,7 +126,7 @@ def network_diagram(positions: pd.DataFrame, starts: set[int], title: str):
         figure, axes = plt.subplots(figsize=(12, 2.8))
     for position, row in positions.iterrows():
         text = "stem" if row.stage == 0 else f"{position - 1}"
-        axes.text(position - 0.5, 0, text, rotation=90, ha="center", va="center", fontsize=9, bbox=dict(
+        axes.text(position - 0.5, 0, text, rotation=90 if row.stage == 0 else 0, ha="center", va="center", fontsize=9, bbox=dict(
             boxstyle="square,pad=0.5", facecolor="#c9c9c9" if position in starts else "white", edgecolor=viz.COLOURS["black"]))
     axes.plot(positions.index, [0] * len(positions), "D", color=viz.COLOURS["orange"], markersize=8)
     axes.plot([0, len(positions) + 0.6], [0, 0], color=viz.COLOURS["black"], linewidth=1, zorder=0)
