@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COLOURS', 'VERDICTS', 'MARKS', 'HATCHES', 'style', 'save', 'contact_sheet', 'show', 'frame', 'ranking_list',
            'cmc_curves', 'roc_curve', 'training_history', 'embedding_map', 'spread_labels', 'looks',
-           'accuracy_speed_plane', 'bars_by_position']
+           'accuracy_speed_plane', 'bars_by_position', 'flow_diagram']
 
 # %% ../nbs/foundations/14_viz.ipynb #bd845955
 from collections.abc import Iterator, Mapping, Sequence
@@ -231,3 +231,25 @@ def bars_by_position(values: pd.DataFrame, errors: pd.DataFrame, lines: Mapping[
         axes.grid(axis="x", visible=False)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=4)
     return figure
+
+# %% ../nbs/foundations/14_viz.ipynb #b078d294
+def flow_diagram(title: str, boxes: Mapping[str, tuple[float, float, str, str]], arrows: Sequence[tuple[str, str]], axes=None):
+    """Draw `boxes` {key: (x, y, text, shape of what leaves it)} and `arrows` (key, key), from top to bottom; returns the figure."""
+    import matplotlib.pyplot as plt
+
+    xs, ys = zip(*((x, y) for x, y, _, _ in boxes.values()))
+    if axes is None:
+        with style():
+            axes = plt.subplots(figsize=(1.05 * (max(xs) + 2.6), 0.95 * (max(ys) + 1)))[1]
+    for tail, head in arrows:
+        (x0, y0, *_), (x1, y1, *_) = boxes[tail], boxes[head]
+        axes.annotate("", (x1, y1 + 0.3), (x0, y0 - 0.2), arrowprops={"arrowstyle": "->", "color": COLOURS["black"], "shrinkA": 0, "shrinkB": 0})
+    for x, y, text, shape in boxes.values():
+        axes.text(x, y, text, ha="center", va="center", fontsize=8,
+                  bbox={"boxstyle": "round", "facecolor": "#e8eef7", "edgecolor": COLOURS["blue"]})
+        left = x == min(xs)
+        axes.text(x - 0.1 if left else x + 0.1, y - 0.42, shape, color="#666666", fontsize=7.5, ha="right" if left else "left", va="center",
+                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6})
+    axes.set(xlim=(min(xs) - 1.3, max(xs) + 1.5), ylim=(min(ys) - 0.7, max(ys) + 0.5), title=title)
+    axes.set_axis_off()
+    return axes.figure
