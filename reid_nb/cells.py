@@ -54,7 +54,7 @@ def status_of(kind: str, value: float | None, paper_text: str, paper_value: floa
 
     `match`, `differs`: compared, with the printed digits or, where `paper_value` is a closed formula's, to 1e-3.
     `shown`: both numbers stand there and may not be compared. `not-published`: the paper gives none. Without a value of ours
-    it is the `reason` (`needs-data`, `needs-gpu`), else `missing`.
+    it is the `reason` (`needs-data`, `needs-night`, `needs-gpu`), else `missing`.
     """
     if value is None or not math.isfinite(value):
         return reason or "missing"
@@ -84,11 +84,11 @@ class Sheet:
 
 # %% ../nbs/laboratory/cells.ipynb #b368aa99
 def put(self: Sheet, row: str, column: str, values, *, spread: float | None = None, data: Data | None = None,
-        weights: str = "", protocol: str = "", run: str = "", reason: str = "") -> None:
+        weights: str = "", protocol: str = "", run: str = "", reason: str = "", seeds: int | None = None) -> None:
     """Put `values` (a number, or one number a seed) into a cell, with where they came from.
 
     `spread` is the standard deviation over seeds unless given. `run`: names of runs, joined by spaces. `reason`: why
-    there is no value (`needs-data`, `needs-gpu`), with `values=None`.
+    there is no value (`needs-data`, `needs-night`, `needs-gpu`), with `values=None`. `seeds`: how many a number of its own rests on.
     """
     if (row, column) not in self.cells.index:
         raise UsageError(f"The sheet has no cell at row {row!r}, column {column!r}.")
@@ -96,7 +96,7 @@ def put(self: Sheet, row: str, column: str, values, *, spread: float | None = No
     if spread is None and len(numbers) > 1:
         spread = float(numbers.std(ddof=1))
     self.ours[row, column] = {
-        "value": float(numbers.mean()) if len(numbers) else None, "spread": spread, "seeds": len(numbers),
+        "value": float(numbers.mean()) if len(numbers) else None, "spread": spread, "seeds": seeds or len(numbers),
         "dataset": data.label if data else "", "weights": weights, "protocol": protocol, "run": run,
         "reason": reason, "real": bool(data and data.size is None)}
 

@@ -177,7 +177,10 @@ def looks(names: Sequence[str], series: Sequence[str] = ()) -> dict[str, tuple[s
 
 # %% ../nbs/foundations/14_viz.ipynb #dca69b75
 def accuracy_speed_plane(points: pd.DataFrame, x_label: str, y_label: str, series: Sequence[str] = ()):
-    """Points with columns name, x, y, x_error, y_error, group: error bars, a mark a group, labels that do not collide."""
+    """Points with columns name, x, y, x_error, y_error, group: error bars, a mark a group, labels that do not collide.
+
+    A point with an empty name has no label.
+    """
     import matplotlib.pyplot as plt
 
     with style():
@@ -190,8 +193,8 @@ def accuracy_speed_plane(points: pd.DataFrame, x_label: str, y_label: str, serie
         span = max(np.ptp(points["y"]) + 2 * points["y_error"].max(), 0.01)
         middle, edge = (points["y"].min() + points["y"].max()) / 2, (points["x"] + points["x_error"]).max() + 0.04 * np.ptp(points["x"])
         axes.set_ylim(middle - 0.65 * span, middle + 0.65 * span)
-        places = spread_labels(points["y"], gap=0.06 * span)
-        for (_, point), place in zip(points.iterrows(), places):
+        named = points[points["name"] != ""]
+        for (_, point), place in zip(named.iterrows(), spread_labels(named["y"], gap=0.06 * span)):
             axes.annotate(point["name"], (point["x"], point["y"]), (edge, place), fontsize=8, va="center",
                           arrowprops={"arrowstyle": "-", "color": "#bbbbbb", "linewidth": 0.6})
         axes.set(xlabel=x_label, ylabel=y_label)
@@ -199,10 +202,11 @@ def accuracy_speed_plane(points: pd.DataFrame, x_label: str, y_label: str, serie
     return figure
 
 # %% ../nbs/foundations/14_viz.ipynb #e97b3895
-def bars_by_position(values: pd.DataFrame, errors: pd.DataFrame, lines: Mapping[str, float], y_label: str, series: Sequence[str] = ()):
-    """Grouped bars: `values` and `errors` have positions as index and one column a block; `lines`: name -> height.
+def bars_by_position(values: pd.DataFrame, errors: pd.DataFrame, lines: Mapping[str, float], y_label: str, series: Sequence[str] = (),
+                     floor: float = 0.0, faint: pd.DataFrame | None = None):
+    """Grouped bars: `values` and `errors` have positions as index and one column a block (NaN: no bar); `lines`: name -> height.
 
-    The axis fits the values; an error bar that is longer than that is cut off.
+    The axis fits the values; an error bar that is longer than that is cut off. `faint`: which bars are drawn in a light colour.
     """
     import matplotlib.pyplot as plt
 
@@ -212,10 +216,14 @@ def bars_by_position(values: pd.DataFrame, errors: pd.DataFrame, lines: Mapping[
         for number, name in enumerate(values):
             colour, _, hatch = look[name]
             at = np.arange(len(values)) + (number - (len(values.columns) - 1) / 2) * width
-            axes.bar(at, values[name], width, yerr=errors[name], label=name, color=colour, hatch=hatch, edgecolor="white",
-                     error_kw={"linewidth": 0.8})
-        reach = np.nanmax([np.nanmax(values), *lines.values()])
-        axes.set_ylim(min(np.nanmin(values), 0) - 0.08 * reach, 1.2 * reach)
+            bars = axes.bar(at, values[name] - floor, width, floor, yerr=errors[name], label=name, color=colour, hatch=hatch,
+                            edgecolor="white", error_kw={"linewidth": 0.8})
+            for bar, light in zip(bars, faint[name] if faint is not None else ()):
+                bar.set_alpha(0.35 if light else None)
+            low = (values[name] < floor).to_numpy() & (floor != 0)
+            axes.plot(at[low], np.full(low.sum(), floor), "v", color=colour, markersize=7, clip_on=False)
+        reach = np.nanmax([np.nanmax(values), *lines.values()]) - floor
+        axes.set_ylim(floor if floor else min(np.nanmin(values), 0) - 0.08 * reach, floor + 1.2 * reach)
         for (name, height), line in zip(lines.items(), ("solid", "dashed", "dotted")):
             axes.axhline(height, color=COLOURS["black"], linestyle=line, linewidth=1)
             axes.annotate(name, (len(values) - 0.4, height), fontsize=8, va="bottom", ha="right")

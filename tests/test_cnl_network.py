@@ -7,8 +7,9 @@ import torch
 from reid_nb.backbones import ReIDModel, resnet
 from reid_nb.cells import paper_cells
 from reid_nb.errors import UsageError
-from reid_nb.papers.cnl.network import (POSITIONS, added_cost, network_cost, placement, position_shapes, residual_blocks,
-                                        resnet_with_attention)
+from reid_nb.papers.cnl.blocks import build
+from reid_nb.papers.cnl.network import (POSITIONS, SETTINGS, added_cost, attach, cost_table, network_cost, placement, position_shapes,
+                                        residual_blocks, resnet_with_attention)
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +29,8 @@ def test_shapes_are_those_printed_at_the_top_of_figure_4():
     assert [tuple(row) for row in shapes[["C", "H", "W"]].to_numpy()] == expected
     assert shapes.index.tolist() == list(POSITIONS) == list(range(1, 18))
     assert shapes.groupby("stage").size().tolist() == [1, 3, 4, 6, 3]
+    trunk = resnet(width=0.25)
+    assert [trunk.get_submodule(name) for name in shapes.module] == [trunk.maxpool, *residual_blocks(trunk)]
 
 
 @pytest.mark.parametrize("position", POSITIONS)
@@ -43,6 +46,25 @@ def test_a_block_sees_the_map_of_its_position_and_nothing_else_changes(position,
         assert torch.equal(network(images), plain(images))
     handle.remove()
     assert torch.equal(at["x"], after["x"])
+
+
+@pytest.mark.parametrize("block, arguments", [("cnl", {}), ("cnl", {"reduction": 1}), ("cnl", {"normalisation": "scale"}), ("agw", {}),
+                                              ("abd", {}), ("abd", {"part": "channel"})])
+def test_residual_blocks_leave_a_pretrained_trunk_as_it_is_at_all_positions(block, arguments, plain):
+    network = resnet_with_attention(width=0.25, block=block, positions=POSITIONS, block_args=arguments).eval()
+    network.load_state_dict(plain.state_dict(), strict=False)
+    images = torch.randn(2, 3, 64, 32)
+    with torch.no_grad():
+        assert torch.equal(network(images), plain(images))
+
+
+@pytest.mark.parametrize("block", ["se", "hac", "raga"])
+def test_gated_blocks_change_a_pretrained_trunk(block, plain):
+    network = resnet_with_attention(width=0.25, block=block, positions=[8], image_size=(64, 32)).eval()
+    network.load_state_dict(plain.state_dict(), strict=False)
+    images = torch.randn(2, 3, 64, 32)
+    with torch.no_grad():
+        assert not torch.allclose(network(images), plain(images), rtol=1e-2)
 
 
 def test_the_trunks_names_are_unchanged_and_its_weights_load_from_disk(plain, tmp_path):
@@ -64,25 +86,124 @@ def test_a_copy_of_a_network_uses_its_own_blocks(plain):
         assert not torch.equal(copied(images), network(images))
 
 
-@pytest.mark.parametrize("block", ["hac", "agw", "cnl"])
+def awake(block):
+    """A block that does something: a norm or a gamma that starts at zero is moved away from it."""
+    for name, parameter in block.named_parameters():
+        if parameter.dim() == 1 and not parameter.any():
+            torch.nn.init.normal_(parameter)
+    return block.eval()
+
+
+class Small(torch.nn.Module):
+    """A network that knows nothing of attention."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = torch.nn.Conv2d(3, 16, 3, 2, 1), torch.nn.Conv2d(16, 32, 3, 2, 1)
+
+    def forward(self, x):
+        return self.second(self.first(x).relu())
+
+
+def test_attach_puts_blocks_behind_modules_of_any_network():
+    se, cnl, plain = awake(build("se", 16)), awake(build("cnl", 32)), Small()
+    network = attach(deepcopy(plain), {"first": se, "second": cnl})
+    x = torch.randn(2, 3, 16, 8)
+    with torch.no_grad():
+        assert torch.equal(network(x), cnl(plain.second(se(plain.first(x)).relu())))
+    names = set(network.state_dict())
+    assert {"attention.first.excite.weight", "attention.second.qkv.weight"} <= names - set(plain.state_dict())
+    assert all(name in names or name.startswith("attention.") for name in plain.state_dict())
+
+
+def test_attach_refuses_what_is_not_there_and_a_second_time(plain):
+    with pytest.raises(UsageError, match="no module 'layer2.9'.*layer2"):
+        attach(resnet(18, width=0.25), {"layer2.9": build("se", 16)})
+    network = attach(resnet(18, width=0.25), {"layer2.0": build("se", 32)})
+    assert "attention.layer2_0.excite.weight" in network.state_dict()
+    with pytest.raises(UsageError, match="already has a part named 'attention'"):
+        attach(network, {"layer2.1": build("se", 32)})
+    with pytest.raises(UsageError, match="nn.Sequential calls every part"):
+        attach(torch.nn.Sequential(torch.nn.ReLU()), {"0": build("se", 16)})
+
+
+@pytest.mark.parametrize("block", SETTINGS)
+def test_a_network_with_blocks_is_copied_saved_and_loaded(block, tmp_path):
+    kind, arguments = SETTINGS[block]
+    network = resnet_with_attention(width=0.25, block=kind, positions=[8], block_args=arguments, image_size=(64, 32)).eval()
+    awake(network.attention)
+    x = torch.randn(2, 3, 64, 32)
+    with torch.no_grad():
+        expected = network(x)
+        assert torch.equal(deepcopy(network)(x), expected)
+        torch.save(network, tmp_path / "network.pt")
+        assert torch.equal(torch.load(tmp_path / "network.pt", weights_only=False)(x), expected)
+
+
+def small_network(block):
+    """Two blocks of one kind in a small network, awake."""
+    kind, arguments = SETTINGS[block]
+    torch.manual_seed(0)
+    blocks = {"first": build(kind, 16, (8, 4), **arguments), "second": build(kind, 32, (4, 2), **arguments)}
+    network = attach(Small(), blocks).eval()
+    awake(network.attention)
+    return network
+
+
+@pytest.mark.parametrize("block, dynamo", [*((block, False) for block in SETTINGS), *((block, True) for block in ("HAC", "RAGA", "C-NL"))])
+@pytest.mark.filterwarnings("ignore")
+def test_both_onnx_exporters_take_the_blocks_along(block, dynamo, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    network, x = small_network(block), torch.randn(2, 3, 16, 8)
+    with torch.no_grad():
+        expected = network(x)
+        assert not torch.allclose(expected, plain_forward(network, x))
+    torch.onnx.export(network, (x,), str(tmp_path / "network.onnx"), dynamo=dynamo, verbose=False,
+                      **({} if dynamo else {"opset_version": 17}))
+    session = onnxruntime.InferenceSession(str(tmp_path / "network.onnx"), providers=["CPUExecutionProvider"])
+    found = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
+def plain_forward(network, x):
+    """What the network without its blocks computes."""
+    return network.second.forward(network.first.forward(x).relu())
+
+
+@pytest.mark.parametrize("block", ["SE", "C-NL"])
+def test_torch_compile_traces_the_blocks(block):
+    network, x = small_network(block), torch.randn(2, 3, 16, 8)
+    with torch.no_grad():
+        compiled = torch.compile(network, backend="aot_eager", fullgraph=True)(x)
+        assert torch.allclose(compiled, network(x), atol=1e-6) and not torch.allclose(compiled, plain_forward(network, x))
+
+
+@pytest.mark.parametrize("block", ["se", "hac", "agw", "raga", "abd", "cnl"])
 def test_a_model_around_it_trains_and_embeds(block):
-    model = ReIDModel(resnet_with_attention(width=0.25, block=block, positions=[6, 8, 14]), num_classes=5)
+    model = ReIDModel(resnet_with_attention(width=0.25, block=block, positions=[6, 8, 14], image_size=(64, 32)), num_classes=5)
     output = model.train()(torch.randn(4, 3, 64, 32))
     assert output.logits.shape == (4, 5) and output.embedding.shape == (4, 512)
     (output.logits.square().sum() + output.feature.square().sum()).backward()
-    assert model.trunk.attention["8"].project[1].weight.grad is not None if block != "hac" else True
+    assert any(p.grad is not None and p.grad.any() for p in model.trunk.attention["8"].parameters())
     assert model.eval()(torch.randn(2, 3, 64, 32)).shape == (2, 512)
 
 
 @pytest.mark.parametrize("block, arguments, parameters", [
     ("hac", {}, 203_136), ("cnl", {"reduction": 1}, 6_303_744), ("cnl", {}, 3_154_944), ("cnl", {"reduction": 16}, 399_744),
-    ("agw", {"inner": 1}, 14_345), ("agw", {}, 3_154_944)])
+    ("agw", {"inner": 1}, 14_345), ("agw", {}, 3_154_944), ("se", {}, 196_608), ("abd", {}, 1_968_643), ("raga", {}, 1_328_500)])
 def test_counted_and_formula_costs_agree_with_the_published_count(block, arguments, parameters):
     plain = network_cost()
     counted = network_cost(block=block, positions=[6, 8, 14], block_args=arguments)
     formula = added_cost(block, [6, 8, 14], arguments)
     assert counted.parameters - plain.parameters == formula.parameters == parameters
     assert counted.macs - plain.macs == formula.macs
+
+
+def test_the_cost_table_holds_every_block_at_every_position():
+    table = cost_table()
+    assert len(table) == len(SETTINGS) * 17 and not table.duplicated(["block", "position"]).any()
+    found = table.set_index(["block", "position"])
+    assert tuple(found.loc[("RAGA", 17)]) == tuple(added_cost("raga", [17])) and found.loc[("RAGA", 17), "parameters"] == 2_642_220
 
 
 def test_backbones_cost_what_is_published():
@@ -115,7 +236,7 @@ def test_no_block_is_the_plain_trunk_at_any_depth():
     (dict(block="cnl", positions=[8, 8]), "twice"),
     (dict(positions={"8": "cnl", 8: "hac"}), "twice"),
     (dict(block="cln", positions=[8]), "Did you mean 'cnl'"),
-    (dict(block="cnl", positions=[8], block_args={"r": 1}), "Known: reduction"),
+    (dict(block="cnl", positions=[8], block_args={"r": 1}), "Known: normalisation, output, reduction"),
     (dict(block="cnl"), "give both"),
     (dict(positions=[8]), "give both"),
     (dict(block="cnl", positions={"8": "cnl"}), "leave block and block_args out"),
@@ -139,7 +260,8 @@ def architecture_row(row):
 
 def test_references_of_the_architecture_cells_are_counted_on_the_network(cells):
     plain, counted = network_cost(), {}
-    architecture = cells[cells.kind == "architecture"]
+    added = cells.index.get_level_values("column").isin(["added parameters", "added MACs"])
+    architecture = cells[(cells.kind == "architecture") & added]
     for (_, row, column), cell in architecture.iterrows():
         block, positions = architecture_row(row)
         key = (block, *positions)
@@ -149,6 +271,24 @@ def test_references_of_the_architecture_cells_are_counted_on_the_network(cells):
         assert cell.paper_value == (getattr(counted[key], field) - getattr(plain, field)) / unit
     assert len(architecture) == 2 * (12 + 3 * 17)
     assert (architecture.paper_text == "").all()
+
+
+@pytest.mark.parametrize("group, position", {"1": 1, "2-4": 2, "5-8": 6, "9-14": 14, "15-17": 17}.items())
+def test_references_of_figure_2_are_counted_on_the_network(cells, group, position):
+    plain = network_cost()
+    for name, (block, arguments) in SETTINGS.items():
+        counted = network_cost(block=block, positions=[position], block_args=arguments)
+        reference = cells.loc["figure_2"].paper_value[f"{name} @ {group}"]
+        assert reference["parameters"] == counted.parameters - plain.parameters
+        assert reference["MACs"] == (counted.macs - plain.macs) / 1e6
+
+
+def test_figure_3_states_the_positions_of_the_model(cells):
+    figure = cells.loc["figure_3"]
+    assert figure.loc[("network", "positions"), "paper_text"] == str(len(POSITIONS))
+    for position, row in position_shapes().iterrows():
+        reference = figure.paper_value[f"position {position}"]
+        assert (reference[["C", "H", "W", "stage"]] == row[["C", "H", "W", "stage"]]).all()
 
 
 def test_table_1_is_whole_and_the_papers_arithmetic_holds(cells):

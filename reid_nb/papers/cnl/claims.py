@@ -8,7 +8,7 @@ __all__ = ['SPEED', 'ACCURACY', 'CLAIMS', 'speed', 'accuracy', 'better', 'faster
 
 # %% ../../../nbs/cnl/04_claims.ipynb #47d7393a
 from ...claims import Claim, Evidence, Verdict, all_of, below, same_speed, trained_above, trained_close
-from .plan import SHAPE_GROUPS, TABLE_1, row_name
+from .variants import SHAPE_GROUPS, TABLE_1, row_name
 
 # %% ../../../nbs/cnl/04_claims.ipynb #0ef69846
 def speed(row: str, artefact: str = "table_1") -> tuple[str, str, str]:

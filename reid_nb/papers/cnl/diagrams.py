@@ -79,8 +79,8 @@ LAYOUTS["abd"] = Layout("ABD: position attention, layout of Fig. 2(c)", {
 
 # %% ../../../nbs/cnl/01a_diagrams.ipynb #160513dd
 LAYOUTS["abd_channel"] = Layout("ABD: channel attention", {
-    "x": entry(5), "e": Box(3, 4, "E = X X$^T$", "C x C"), "f": Box(3, 3, "A = softmax(max E - E)", "C x C"),
-    "y": Box(5.6, 2, "A X", "C x HW"), "w": Box(4.6, 1, "times $\\gamma$ (starts at 0)", MAP), "add": Box(0, 0, "add", MAP)},
+    "x": entry(5), "e": Box(2.4, 4, "E = X X$^T$", "C x C"), "f": Box(2.4, 3, "A = softmax(max E - E)", "C x C"),
+    "y": Box(5.8, 2, "A X", "C x HW"), "w": Box(4.6, 1, "times $\\gamma$ (starts at 0)", MAP), "add": Box(0, 0, "add", MAP)},
     chains("x e f y w add", "x y", "x add"))
 
 LAYOUTS["raga"] = Layout("RAGA: relations as features (pixels as nodes; then channels)", {

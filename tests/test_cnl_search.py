@@ -1,0 +1,135 @@
+"""The search: rounds follow from results alone, respect the budget, and rules say what the results bear out."""
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from reid_nb.papers.cnl import plan as plans
+from reid_nb.papers.cnl.search import RULES, SCOPES, Scope, mixed, predicted_latency, rounds, rules, singles, space
+from reid_nb.papers.cnl.variants import variant
+from reid_nb.plans import PRESETS
+
+SCOPE = Scope(("hac", "cnl"), (1, 4, 8, 14, 17), ("cnl",), rounds=4)
+WORTH = {1: 0.0, 4: 0.01, 8: 0.03, 14: 0.025, 17: 0.02}
+RATIOS = {each.row: 1.02 for each in singles(SCOPE)}
+
+
+def additive(network):
+    """An invented mAP to which each position adds its worth."""
+    return 0.7 + sum(WORTH[at] for at in network.positions) + 0.001 * isinstance(network.block, tuple)
+
+
+def searched(scope=SCOPE, worth=additive, ratios=RATIOS, seeds=1):
+    """The rounds of a search whose networks all get trained, and their scores."""
+    scores, before = {}, -1
+    while len(scores) > before:
+        before = len(scores)
+        decided = rounds(scope, scores, ratios, seeds)
+        scores = {each.row: [worth(each)] * seeds for each in sum(decided, [])}
+    return decided, scores
+
+
+def test_the_space_is_counted_as_by_listing_it():
+    assert space(3, 7, 2) == 3 * len(list(combinations(range(7), 2)))
+    assert space(2, 5, 3, mixed=True) == len(list(combinations(range(5), 3))) * 2**3
+
+
+def test_the_first_round_waits_for_nothing_and_the_second_for_all_of_it():
+    assert rounds(SCOPE, {}, {}, 1) == [singles(SCOPE)]
+    scores = {each.row: [additive(each)] for each in singles(SCOPE)}
+    assert len(rounds(SCOPE, scores, RATIOS, 1)) == 2
+    scores.popitem()
+    assert len(rounds(SCOPE, scores, RATIOS, 1)) == 1, "one run is missing"
+
+
+def test_a_round_waits_for_every_seed_and_for_the_latency():
+    scores = {each.row: [additive(each)] * 2 for each in singles(SCOPE)}
+    assert len(rounds(SCOPE, scores, RATIOS, 3)) == 1 and len(rounds(SCOPE, scores, {}, 2)) == 1
+    assert len(rounds(SCOPE, scores, RATIOS, 2)) == 2
+
+
+def test_pairs_and_triples_grow_from_the_best():
+    decided, _ = searched()
+    assert {each.positions for each in decided[1]} == {(1, 8), (4, 8), (8, 14), (8, 17)}
+    assert {each.positions for each in decided[2] if each.block == "cnl"} == {(1, 8, 14), (4, 8, 14), (8, 14, 17)}
+    assert [each.row for each in decided[2] if each.block != "cnl"] == ["AGW @ 8 + C-NL @ 14", "C-NL @ 8 + AGW @ 14"]
+    assert {each.positions for each in decided[3]} == {(1, 8, 14, 17), (4, 8, 14, 17)}
+
+
+def test_the_order_of_results_does_not_matter():
+    decided, scores = searched()
+    assert rounds(SCOPE, dict(reversed(scores.items())), dict(reversed(RATIOS.items())), 1) == decided
+
+
+def test_the_budget_keeps_the_slow_out():
+    dear = {**RATIOS, "C-NL @ 17": 1.09}
+    decided, _ = searched(ratios=dear)
+    assert all(17 not in each.positions for each in decided[1]) and all(
+        predicted_latency(each, dear) <= SCOPE.budget for each in sum(decided[1:], []) if each.block == "cnl")
+
+
+def test_an_unmeasured_block_is_not_grown():
+    decided, _ = searched(ratios={row: ratio for row, ratio in RATIOS.items() if row != "C-NL @ 14"})
+    assert all(14 not in each.positions for each in decided[1])
+
+
+def test_predicted_latency_adds_up():
+    assert predicted_latency(variant("cnl", 6, 8), {"C-NL @ 8": 1.03}) == pytest.approx(1.06), "6 has the shape of 8"
+    assert np.isnan(predicted_latency(variant("cnl", 8, 14), {"C-NL @ 8": 1.03}))
+
+
+def judged(worth, seeds=3, scope=SCOPE):
+    """Verdicts of all rules on a search with invented results."""
+    decided, scores = searched(scope, worth, seeds=seeds)
+    networks = {each.row: each for each in sum(decided, [])}
+    return {rule.name: rule for rule in rules({each: scores[row] for row, each in networks.items()}, seeds)}
+
+
+def test_rules_hold_fail_and_stay_open():
+    good = judged(additive)
+    assert good["good singles"].verdict == good["mixed types"].verdict == "holds"
+    assert good["mixed types"].margin == pytest.approx(0.001)
+    assert good["three are enough"].verdict == "undecided", "one comparison has no spread"
+    assert good["stage ends"].verdict == "not here", "one position a stage"
+    bad = judged(lambda n: additive(n) - 0.1 * isinstance(n.block, tuple) - 0.06 * (len(n.positions) > 1 and 14 in n.positions))
+    assert bad["mixed types"].verdict == "fails" and bad["mixed types"].margin < 0
+    assert {rule.verdict for rule in judged(additive, seeds=1).values()} <= {"undecided", "not here"}, "one seed settles nothing"
+
+
+def test_distance_and_stage_ends_are_read_from_single_differences():
+    wide = Scope(("cnl",), (2, 3, 4, 16, 17), ("cnl",), rounds=2)
+    ratios = {each.row: 1.0 for each in singles(SCOPES["gpu"])}
+    worth = lambda n: 0.5 + 0.01 * (n.positions[-1] - n.positions[0]) + 0.002 * (n.positions[0] in (4, 17))
+    decided, scores = searched(wide, worth, ratios)
+    found = {r.name: r for r in rules({n: scores[n.row] for n in sum(decided, [])}, 3)}
+    assert found["stage ends"].verdict == "holds" and np.allclose(found["stage ends"].gains, 0.002)
+    assert found["far apart"].verdict == "holds" and min(found["far apart"].gains) > 0
+
+
+def test_every_rule_of_the_paper_has_a_row():
+    assert set(RULES) == {"good singles", "stage ends", "far apart", "mixed types", "three are enough"}
+
+
+def test_mixing_exchanges_one_block():
+    assert [n.block for n in mixed(variant("cnl", 8, 14), "agw")] == [("agw", "cnl"), ("cnl", "agw")]
+
+
+class Finished:
+    """A run with a score; `latency` has all candidates equally fast."""
+
+    def __init__(self, score):
+        self.record = {"scores": {"mAP": score}}
+
+    def table(self, file):
+        import pandas as pd
+        return pd.DataFrame([{"backend": "onnxruntime", "candidate": each.row, "ratio": 1.0} for each in plans.candidates("mini")])
+
+
+@pytest.mark.parametrize("preset", ["mini", "night"])
+def test_the_plan_grows_to_the_last_round_and_stops(preset):
+    plan, sizes = plans.plan(PRESETS[preset], 1), []
+    while not sizes or len(plan.jobs) > sizes[-1]:
+        sizes.append(len(plan.jobs))
+        plan = plan.grow(plan, lambda name: Finished(0.5))
+    assert len(sizes) == SCOPES[preset].rounds and sizes == sorted(set(sizes))
+    assert set(plan.artefact("search").needs) <= set(plan.jobs)
