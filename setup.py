@@ -28,6 +28,7 @@ setup(
         "dev": settings["dev_requirements"].split(),
         "slurm": ["snakemake-executor-plugin-slurm"],
         "kubernetes": ["snakemake-executor-plugin-kubernetes"],
+        "tensorrt-rtx": ["tensorrt_rtx_cu13_libs==1.7.1.116", "tensorrt_rtx_cu13_bindings==1.7.1.116"],
     },
     entry_points={"console_scripts": settings["console_scripts"].split()},
     classifiers=[

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'PresetOption', 'SeedsOption', 'say', 'root', 'reproduce', 'run', 'artefact', 'plan', 'report', 'data', 'twin',
-           'evaluate', 'search', 'bench', 'lab', 'course', 'book', 'readme', 'text', 'interrupt', 'main']
+           'evaluate', 'search', 'profile', 'bench', 'lab', 'course', 'book', 'readme', 'text', 'interrupt', 'main']
 
 # %% ../nbs/laboratory/cli.ipynb #5d5ee71a
 import os
@@ -97,10 +97,11 @@ def plan(paper: str, preset: PresetOption = "mini", seeds: SeedsOption = None):
 @app.command()
 def report(preset: PresetOption = "mini"):
     """Write the report of a preset again from what its outputs hold."""
+    from reid_nb import plans
     from reid_nb.files import outputs_root
     from reid_nb.report import write_report
 
-    say(str(write_report(outputs_root() / preset)))
+    say(str(write_report(outputs_root() / plans.preset(preset).name)))
 
 # %% ../nbs/laboratory/cli.ipynb #3b4b2843
 @app.command()
@@ -109,7 +110,7 @@ def data():
     from reid_nb.datasets import registry
     from reid_nb.files import data_root
 
-    say(f"data root: {data_root()}")
+    say(f"data root: {data_root()}" + ("" if data_root().is_dir() else " (there is no such folder)"))
     say(registry.listing(data_root()))
 
 # %% ../nbs/laboratory/cli.ipynb #c5b86fc1
@@ -139,11 +140,33 @@ def evaluate(features: Path, protocol: str = "market1501", metric: str = "cosine
 
 # %% ../nbs/laboratory/cli.ipynb #aaa5a383
 @app.command()
-def search(query: Path, folder: Path, run: Annotated[Path, typer.Option(help="folder of a trained run")], top: int = 10):
+def search(query: Path, folder: Path, run: Annotated[Path, typer.Option(help="folder of a trained run")],
+           top: Annotated[int, typer.Option(min=1, help="how many pictures are listed")] = 10):
     """Rank the pictures of a folder by their likeness to a query picture, with a trained run."""
     from reid_nb import retrieval
 
     say(retrieval.search(query, folder, run).head(top).to_string(index=False))
+
+# %% ../nbs/laboratory/cli.ipynb #1839952d
+@app.command()
+def profile(model: Annotated[str, typer.Argument(help="resnet50, timm:NAME, or the folder of a trained run")],
+            block: Annotated[Optional[str], typer.Option(help="attention block: cnl, hac, agw, ...")] = None,
+            positions: Annotated[str, typer.Option(help="6,8,14 in resnet50; names of modules elsewhere (layer2,layer3)")] = "",
+            backend: Annotated[Optional[list[str]], typer.Option(help="may be repeated (default: all but compile)")] = None,
+            batch: int = 16, image_size: str = "256x128", rounds: int = 20,
+            threads: Annotated[Optional[int], typer.Option(help="default: all cores")] = None):
+    """Measure a network's latency, plain and with attention blocks, through every backend that is here."""
+    from reid_nb import candidates as networks
+    from reid_nb.machine import available_cores, processor
+
+    size = networks.image_size(image_size)
+    found = networks.candidates(model, block, [part.strip() for part in positions.split(",") if part.strip()], size)
+    table, reasons = networks.measure(found, backend or networks.DEFAULT_BACKENDS, batch=batch, image_size=size, rounds=rounds, threads=threads)
+    say(f"{processor()}, {threads or available_cores()} of {available_cores()} cores; batch {batch} of {image_size}, {rounds} rounds; "
+        f"ratios to {next(iter(found))} in the same rounds")
+    say(networks.costs(found, size).round(2).to_string())
+    say(networks.listing(table, reasons))
+    raise typer.Exit(0 if len(table) else 1)
 
 # %% ../nbs/laboratory/cli.ipynb #0b8da2b9
 @app.command()
