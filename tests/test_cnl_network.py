@@ -278,7 +278,6 @@ def test_references_of_the_architecture_cells_are_counted_on_the_network(cells):
     assert (architecture.paper_text == "").all()
 
 
-<<<<<<< HEAD
 def test_references_of_figure_2_are_the_costs_at_every_position(cells):
     """The references were written from formulas of their own; the blocks' costs are held against torch's counter elsewhere."""
     reference = cells.loc["figure_2"].paper_value
@@ -295,8 +294,6 @@ def test_figure_3_states_the_positions_of_the_model(cells):
         assert (reference[["C", "H", "W", "stage"]] == row[["C", "H", "W", "stage"]]).all()
 
 
-=======
->>>>>>> 8bdd89fbf587242a7f6448cc8a6464711dd02eb2
 def test_table_1_is_whole_and_the_papers_arithmetic_holds(cells):
     table = cells.loc["table_1"]
     printed = table[table.paper_text != ""]
@@ -316,4 +313,4 @@ def test_what_figure_4_only_draws_has_no_number(cells):
     drawn = figure[figure.note == "drawn, not printed"]
     assert len(drawn) == 2 * (3 * 17 - 3)  # HAC @ 8, AGW @ 7 and C-NL @ 8 stand in Table I
     assert drawn.paper_value.isna().all() and (drawn.paper_text == "").all()
-    assert len(figure.index.unique("row")) == 2 + 3 * 17
+    assert len(figure.index.unique("row")) == 2 + 6 * 17
