@@ -8,8 +8,12 @@ from reid_nb.backbones import ReIDModel, resnet
 from reid_nb.cells import paper_cells
 from reid_nb.errors import UsageError
 from reid_nb.papers.cnl.blocks import build
+from reid_nb.papers.cnl.variants import BLOCK_NAMES
 from reid_nb.papers.cnl.network import (POSITIONS, SETTINGS, added_cost, attach, cost_table, network_cost, placement, position_shapes,
                                         residual_blocks, resnet_with_attention)
+
+
+GROUPS = ["1", *3 * ["2-4"], *4 * ["5-8"], *6 * ["9-14"], *3 * ["15-17"]]  # positions 1 to 17 by the shape of their map
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +154,7 @@ def small_network(block):
     return network
 
 
-@pytest.mark.parametrize("block, dynamo", [*((block, False) for block in SETTINGS), *((block, True) for block in ("HAC", "RAGA", "C-NL"))])
+@pytest.mark.parametrize("block, dynamo", [*((block, False) for block in SETTINGS), *((block, True) for block in ("RAGA", "C-NL"))])
 @pytest.mark.filterwarnings("ignore")
 def test_both_onnx_exporters_take_the_blocks_along(block, dynamo, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
@@ -255,32 +259,32 @@ def cells():
 def architecture_row(row):
     """Block and positions of a row such as "C-NL @ 6, 8, 14 (circle loss)"."""
     kind, at = row.removesuffix(" (circle loss)").split(" @ ")
-    return {"HAC": "hac", "AGW": "agw", "C-NL": "cnl"}[kind], [int(position) for position in at.split(", ")]
+    return {name: block for block, name in BLOCK_NAMES.items()}[kind], [int(position) for position in at.split(", ")]
 
 
 def test_references_of_the_architecture_cells_are_counted_on_the_network(cells):
     plain, counted = network_cost(), {}
-    added = cells.index.get_level_values("column").isin(["added parameters", "added MACs"])
-    architecture = cells[(cells.kind == "architecture") & added]
+    architecture = cells[cells.kind == "architecture"].loc[["table_1", "figure_4"]]
     for (_, row, column), cell in architecture.iterrows():
         block, positions = architecture_row(row)
+        positions = [GROUPS.index(GROUPS[position - 1]) + 1 for position in positions]  # the first position of the same shape
+        positions = positions if len(set(positions)) == len(positions) else architecture_row(row)[1]
         key = (block, *positions)
         if key not in counted:
             counted[key] = network_cost(block=block, positions=positions)
         field, unit = {"added parameters": ("parameters", 1), "added MACs": ("macs", 1e6)}[column]
         assert cell.paper_value == (getattr(counted[key], field) - getattr(plain, field)) / unit
-    assert len(architecture) == 2 * (12 + 3 * 17)
+    assert len(architecture) == 2 * (12 + 6 * 17)
     assert (architecture.paper_text == "").all()
 
 
-@pytest.mark.parametrize("group, position", {"1": 1, "2-4": 2, "5-8": 6, "9-14": 14, "15-17": 17}.items())
-def test_references_of_figure_2_are_counted_on_the_network(cells, group, position):
-    plain = network_cost()
-    for name, (block, arguments) in SETTINGS.items():
-        counted = network_cost(block=block, positions=[position], block_args=arguments)
-        reference = cells.loc["figure_2"].paper_value[f"{name} @ {group}"]
-        assert reference["parameters"] == counted.parameters - plain.parameters
-        assert reference["MACs"] == (counted.macs - plain.macs) / 1e6
+<<<<<<< HEAD
+def test_references_of_figure_2_are_the_costs_at_every_position(cells):
+    """The references were written from formulas of their own; the blocks' costs are held against torch's counter elsewhere."""
+    reference = cells.loc["figure_2"].paper_value
+    for cost in cost_table().itertuples():
+        row = reference[f"{cost.block} @ {GROUPS[cost.position - 1]}"]
+        assert (row["parameters"], row["MACs"]) == (cost.parameters, cost.macs / 1e6)
 
 
 def test_figure_3_states_the_positions_of_the_model(cells):
@@ -291,6 +295,8 @@ def test_figure_3_states_the_positions_of_the_model(cells):
         assert (reference[["C", "H", "W", "stage"]] == row[["C", "H", "W", "stage"]]).all()
 
 
+=======
+>>>>>>> 8bdd89fbf587242a7f6448cc8a6464711dd02eb2
 def test_table_1_is_whole_and_the_papers_arithmetic_holds(cells):
     table = cells.loc["table_1"]
     printed = table[table.paper_text != ""]

@@ -96,7 +96,7 @@ def test_a_plan_holds_all_that_its_parts_need():
 def test_every_row_of_table_1_is_trained_or_said_to_be_left_out(preset):
     plan = load_plan("cnl", preset)
     trained = {name.rsplit("-s", 1)[0] for name in plan.artefact("table_1").needs if name != "latency"}
-    assert len(plan.jobs["latency"].candidates) == (5 if preset == "smoke" else 24)
+    assert len(plan.jobs["latency"].candidates) == (5 if preset == "smoke" else 39)
     assert set(plan.artefact("figure_5").needs) <= set(plan.artefact("search").needs)
     assert len(trained) == (2 if preset == "smoke" else 14)
     assert all(job.threads >= 1 for job in plan.jobs.values() if job.kind == "train")
@@ -163,3 +163,31 @@ def test_a_plan_can_be_listed_before_any_data_is_rendered(growing, monkeypatch):
 
 def test_slug_is_safe_everywhere():
     assert slug("C-NL @ 6, 8, 14 (circle loss)") == "c-nl-6-8-14-circle-loss"
+
+
+@pytest.fixture
+def market(monkeypatch, tmp_path):
+    """A registry whose market1501 is `market.dataset`, verified or not."""
+    from types import SimpleNamespace
+
+    import pandas as pd
+
+    found = SimpleNamespace(origin="real", ok=True)
+    monkeypatch.setattr(runs.registry, "load", lambda name, root=None: SimpleNamespace(root=tmp_path, origin=found.origin))
+    checks = lambda dataset: pd.DataFrame({"expected": [12936], "found": [1800], "ok": [found.ok]}, index=["train images"])
+    monkeypatch.setattr(runs.registry, "verify", checks)
+    return found
+
+
+def test_a_twin_in_the_real_datasets_place_is_refused(market):
+    real = Data("market1501", None)
+    assert runs.prepare(real).origin == "real"
+    market.origin = "twin"
+    with pytest.raises(ReidError, match="holds a twin of market1501"):
+        runs.prepare(real)
+
+
+def test_an_incomplete_real_dataset_is_refused(market):
+    market.ok = False
+    with pytest.raises(ReidError, match="train images: 1800 instead of 12936"):
+        runs.prepare(Data("market1501", None))

@@ -9,8 +9,9 @@ __all__ = ['SMOKE_SPEED', 'SMOKE', 'candidates', 'latency_job', 'rows', 'artefac
 from collections.abc import Callable
 from dataclasses import replace
 
+from . import ablation
 from .search import SCOPES, rounds, singles
-from .variants import (COMPARED, MODEL, SHAPE_GROUPS, SIZES, VARIANTS, Size, Variant, job_name, train_jobs,
+from .variants import (BLOCK_NAMES, MODEL, SHAPE_GROUPS, SIZES, VARIANTS, Size, Variant, job_name, train_jobs,
                                          trunk_jobs, variant)
 from ...plans import PAPERS, Artefact, Plan, Preset, Profile
 
@@ -19,7 +20,7 @@ SMOKE_SPEED = ("ResNet-50", "ResNet-101", "AGW @ 8", "C-NL @ 8", "C-NL @ 6, 8, 1
 
 def candidates(preset_name: str) -> list[Variant]:
     """Networks to measure, the reference ResNet-50 first, each once."""
-    single = [variant(block, at) for block in COMPARED for at in SHAPE_GROUPS.values()]
+    single = [variant(block, at) for block in BLOCK_NAMES for at in SHAPE_GROUPS.values()]
     every = {each.row: each for each in [*VARIANTS, *single] if not each.circle}
     return [each for row, each in every.items() if preset_name != "smoke" or row in SMOKE_SPEED]
 
@@ -54,9 +55,10 @@ def plan(preset: Preset, seeds: int) -> Plan:
     """All jobs and artefacts of `cnl` at a preset, as far as they are known before anything has run."""
     size, table, first = SIZES[preset.name], rows(preset.name), singles(SCOPES[preset.name])
     jobs = [latency_job(preset.name, size), *trunk_jobs(size, seeds)]
-    jobs += [job for each in (*table, *first) for job in train_jobs(each, size, seeds)]
+    jobs += [job for each in (*table, *first) for job in train_jobs(each, size, seeds)] + ablation.jobs(preset.name, size, seeds)
     names = lambda variants: tuple(job_name(each, seed) for each in variants for seed in range(seeds))
-    return Plan("cnl", PAPERS["cnl"], preset, seeds, {job.name: job for job in jobs}, artefacts(names(table), names(first)), grow)
+    known = {**artefacts(names(table), names(first)), "ablation": ablation.artefact(preset.name, seeds)}
+    return Plan("cnl", PAPERS["cnl"], preset, seeds, {job.name: job for job in jobs}, known, grow)
 
 # %% ../../../nbs/cnl/09_plan.ipynb #7ff81f36
 def results(plan: Plan, finished: Callable) -> tuple[dict[str, list[float]], dict[str, float]]:
