@@ -87,6 +87,8 @@ def cuda_graphs(model: nn.Module, images: torch.Tensor) -> Runner:
     def replay() -> torch.Tensor:
         graph.replay()
         return output
+
+    replay.uses = model, images  # the graph knows their addresses only; they have to live as long as the runner
     return waiting(replay)
 
 # %% ../nbs/laboratory/backends.ipynb #0df407c1
@@ -141,6 +143,8 @@ def onnx_runtime_cuda(model: nn.Module, images: torch.Tensor) -> Runner:
         opened.run_with_iobinding(binding)
         binding.synchronize_outputs()
         return output
+
+    run.uses = images, opened  # the binding knows addresses only
     return run
 
 # %% ../nbs/laboratory/backends.ipynb #e60ce855

@@ -154,7 +154,7 @@ def _prepare(builder: Callable[[], nn.Module], name: str, backends: Sequence[str
     return prepared
 
 # %% ../nbs/laboratory/profiling.ipynb #6f72dc89
-def _check(candidates: Mapping, reference: str, backends: Sequence[str], rounds: int) -> None:
+def _check(candidates: Mapping, reference: str, backends: Sequence[str], batch: int, rounds: int) -> None:
     """Refuse what cannot be measured before anything is built."""
     if reference not in candidates:
         raise unknown("candidate (reference)", reference, candidates)
@@ -162,6 +162,8 @@ def _check(candidates: Mapping, reference: str, backends: Sequence[str], rounds:
         reason = engines.available(backend)
         if reason:
             raise ReidError(f"The backend {backend!r} cannot run here: it {reason}.")
+    if batch < 1:
+        raise UsageError(f"batch={batch}: at least one image is needed.")
     if rounds < 4:
         raise UsageError(f"rounds={rounds} is too few for quartiles. Ask for 4 or more, 20 for a paper's table.")
 
@@ -180,9 +182,9 @@ def compare(candidates: Mapping[str, Callable[[], nn.Module]], reference: str, b
     One row a backend and candidate: backend, batch, the columns of `summarise`, and memory (MiB that a first batch needs
     besides the weights). All cores unless `threads` says otherwise. `attrs` holds the machine and the settings. The paper
     measures batches of 16 at 256x128 (C-NL, Section IV-B). `rounds` are those of both measurements together. `UsageError` for an
-    unknown reference or backend or under four rounds; `ReidError` for a backend that cannot run here or alters a network.
+    unknown reference or backend, an empty batch or under four rounds; `ReidError` for a backend that cannot run here or alters a network.
     """
-    _check(candidates, reference, backends, rounds)
+    _check(candidates, reference, backends, batch, rounds)
     settings = {"batch": batch, "image_size": list(image_size), "rounds": rounds, "warmup": warmup, "seed": seed,
                 "threads": threads or available_cores(), "reference": reference}
     described, threads_before = machine(), torch.get_num_threads()

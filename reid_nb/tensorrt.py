@@ -18,7 +18,7 @@ from .files import atomic, outputs_root, sha256_of
 
 # %% ../nbs/laboratory/tensorrt.ipynb #32cf9fac
 FLAVOURS = {"tensorrt": ("tensorrt", "NVIDIA's TensorRT (10 or newer) with its Python package tensorrt"),
-            "tensorrt-rtx": ("tensorrt_rtx_bindings", "TensorRT-RTX: pip install 'reid_nb[tensorrt-rtx]'")}
+            "tensorrt-rtx": ("tensorrt_rtx_bindings", "TensorRT-RTX: pip install -e '.[tensorrt-rtx]' in the checkout")}
 
 def missing(flavour: str) -> str:
     """What has to be installed before engines of this flavour can be built; "" where nothing has."""
@@ -142,4 +142,6 @@ def runner(path: str | Path, images, output, flavour: str = "tensorrt-rtx"):
             raise ReidError(f"{flavour} stopped while it ran {Path(path).name}: {_reason(logger)}")
         stream.synchronize()
         return output
+
+    run.uses = images, output, engine  # the context knows their addresses only; they have to live as long as the runner
     return run

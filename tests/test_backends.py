@@ -1,6 +1,10 @@
 """Exported and compiled networks against PyTorch, for every attention block, and backends that cannot run here."""
+import contextlib
 import copy
+import gc
 import importlib.util
+import weakref
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -62,7 +66,7 @@ def test_half_precision_computes_nearly_the_same_embeddings(network, tmp_path):
     images, before = torch.randn(3, 3, *SIZE), copy.deepcopy(network.state_dict())
     half = export.halved(network)
     path = export.export_onnx(half, tmp_path / "model.onnx", SIZE)
-    assert path.stat().st_size < 0.55 * export.export_onnx(network, tmp_path / "full.onnx", SIZE).stat().st_size
+    assert path.stat().st_size < 0.6 * sum(parameter.nbytes for parameter in network.trunk.parameters())
     for found in (half(images.half()), run_onnx(path, images.half())):
         assert found.dtype == torch.float16 and export.smallest_cosine(network(images), found) > 0.999
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
@@ -115,6 +119,64 @@ def test_names_are_those_of_the_documentation():
         "cudagraphs-fp16", "onnxruntime-cuda-fp16", "tensorrt-fp16", "tensorrt-rtx-fp16"]
     with pytest.raises(UsageError, match="Did you mean 'cudagraphs'"):
         backends.available("cudagraph")
+
+
+@pytest.fixture
+def pretend_gpu(monkeypatch):
+    """CUDA's names, without CUDA: every tensor stays where it is. Shows that the code runs and what it keeps, not that a GPU takes it."""
+    for kind in (torch.Tensor, nn.Module):
+        monkeypatch.setattr(kind, "cuda", lambda self: self)
+    for name in ("Stream", "current_stream", "CUDAGraph"):
+        monkeypatch.setattr(torch.cuda, name, MagicMock())
+    for name in ("stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, lambda *arguments: contextlib.nullcontext())
+    monkeypatch.setattr(backends, "embeddings_like", lambda model, images: torch.empty_like(model(images)))
+
+
+class Binding:
+    """ONNX Runtime's binding, which knows names, shapes and addresses only."""
+
+    def __init__(self):
+        self.bound, self.calls = {}, []
+
+    def bind_input(self, name, *rest):
+        self.bound[name] = rest
+
+    bind_output = bind_input
+
+    def synchronize_outputs(self):
+        self.calls.append("wait")
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_onnx_runtime_on_a_gpu_binds_both_tensors_and_waits(half, pretend_gpu, monkeypatch):
+    binding = Binding()
+    opened = MagicMock(io_binding=lambda: binding, get_providers=lambda: ["CUDAExecutionProvider"],
+                       run_with_iobinding=lambda given: given.calls.append("run"))
+    monkeypatch.setattr(backends, "session", lambda *arguments: opened)
+    kind = torch.float16 if half else torch.float32
+    images = torch.randn(2, 3, 16, 8).to(kind)
+    output = backends.onnx_runtime_cuda(export.halved(SMALL) if half else SMALL, images)()
+    assert binding.calls == ["run", "wait"] and output.shape == (2, 8) and output.dtype == kind
+    numpy_kind = images.numpy().dtype.type
+    assert binding.bound["images"] == ("cuda", None, numpy_kind, (2, 3, 16, 8), images.data_ptr())
+    assert binding.bound["embeddings"] == ("cuda", None, numpy_kind, (2, 8), output.data_ptr())
+
+
+def test_a_silent_fall_back_to_the_cpu_is_refused(pretend_gpu, monkeypatch):
+    monkeypatch.setattr(backends, "session", lambda *arguments: MagicMock(get_providers=lambda: ["CPUExecutionProvider"]))
+    with pytest.raises(ReidError, match="fell back to the CPU"):
+        backends.onnx_runtime_cuda(SMALL, torch.zeros(1, 3, 16, 8))
+
+
+def test_a_cuda_graph_keeps_what_it_recorded(pretend_gpu):
+    images, model = torch.randn(2, 3, 16, 8), copy.deepcopy(SMALL)
+    expected, seen = model(images), [weakref.ref(images), weakref.ref(model)]
+    run = backends.cuda_graphs(model, images)
+    del images, model
+    gc.collect()
+    assert torch.equal(run(), expected) and all(each() is not None for each in seen)
+    assert torch.cuda.CUDAGraph.return_value.replay.call_count == 1
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

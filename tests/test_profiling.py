@@ -182,6 +182,8 @@ def test_wrong_requests_are_refused_in_plain_words():
         profiling.compare(build, "ResNet50")
     with pytest.raises(UsageError, match="no backend named 'onnx'.*eager, .*onnxruntime"):
         profiling.compare(build, "ResNet-50", ["onnx"])
+    with pytest.raises(UsageError, match="batch=0: at least one image"):
+        profiling.compare(build, "ResNet-50", batch=0)
     with pytest.raises(UsageError, match="rounds=3 is too few"):
         profiling.compare(build, "ResNet-50", rounds=3)
 

@@ -1,6 +1,8 @@
 """Engines from ONNX files. With TensorRT-RTX installed they are really built (no GPU needed); without, the messages are tested."""
 import contextlib
+import gc
 import os
+import weakref
 
 import pytest
 import torch
@@ -160,7 +162,7 @@ def test_what_the_parser_dislikes_is_repeated(fake, file):
 
 def test_a_missing_library_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(tensorrt.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ReidError, match=r"pip install 'reid_nb\[tensorrt-rtx\]'"):
+    with pytest.raises(ReidError, match=r"pip install -e '.\[tensorrt-rtx\]'"):
         tensorrt.build("x.onnx", RTX)
     assert "NVIDIA's TensorRT" in tensorrt.missing("tensorrt")
     with pytest.raises(UsageError, match="Did you mean 'tensorrt'"):
@@ -175,6 +177,76 @@ def test_a_library_that_does_not_load_is_explained(monkeypatch):
     monkeypatch.setattr(tensorrt.importlib, "import_module", fails)
     with pytest.raises(ReidError, match="does not load .libnvinfer.so.11"):
         tensorrt.library("tensorrt")
+
+
+class FakeEngine:
+    """A runtime, engine and context in one; it computes by the addresses that it was given, like the real one."""
+
+    def __init__(self, works=True):
+        self.addresses, self.works = {}, works
+
+    def Runtime(self, logger):
+        return self
+
+    def deserialize_cuda_engine(self, data):
+        return self if data == b"engine" else None
+
+    def create_execution_context(self):
+        return self
+
+    def set_input_shape(self, name, shape):
+        self.shape = (name, shape)
+
+    def set_tensor_address(self, name, address):
+        self.addresses[name] = address
+
+    def execute_async_v3(self, stream):
+        self.stream = stream
+        return self.works
+
+
+def fake_runner(monkeypatch, tmp_path, content=b"engine", works=True):
+    from unittest.mock import MagicMock
+
+    library = FakeEngine(works)
+    library.ILogger = FakeLibrary.ILogger
+    monkeypatch.setattr(tensorrt, "library", lambda flavour: library)
+    monkeypatch.setattr(torch.cuda, "Stream", MagicMock())
+    (tmp_path / "x.engine").write_bytes(content)
+    return library, lambda images, output: tensorrt.runner(tmp_path / "x.engine", images, output, RTX)
+
+
+def test_a_runner_hands_over_shapes_and_addresses_and_waits(monkeypatch, tmp_path):
+    library, make = fake_runner(monkeypatch, tmp_path)
+    images, output = torch.zeros(4, 3, *SIZE), torch.zeros(4, 7)
+    run = make(images, output)
+    assert run() is output
+    assert library.shape == ("images", (4, 3, *SIZE))
+    assert library.addresses == {"images": images.data_ptr(), "embeddings": output.data_ptr()}
+    stream = torch.cuda.Stream.return_value
+    assert library.stream is stream.cuda_stream and stream.synchronize.call_count == 1
+
+
+def test_what_the_engine_reads_lives_as_long_as_its_runner(monkeypatch, tmp_path):
+    _, make = fake_runner(monkeypatch, tmp_path)
+    images = torch.zeros(4, 3, *SIZE)
+    seen = weakref.ref(images)
+    run = make(images, torch.zeros(4, 7))
+    del images
+    gc.collect()
+    assert seen() is not None
+    del run
+    gc.collect()
+    assert seen() is None
+
+
+def test_an_engine_that_does_not_fit_or_stops_is_refused(monkeypatch, tmp_path):
+    _, make = fake_runner(monkeypatch, tmp_path, content=b"of another machine")
+    with pytest.raises(ReidError, match="cannot run x.engine on this machine: it gives no reason"):
+        make(torch.zeros(1), torch.zeros(1))
+    _, make = fake_runner(monkeypatch, tmp_path, works=False)
+    with pytest.raises(ReidError, match="stopped while it ran x.engine"):
+        make(torch.zeros(1, 3, 2, 2), torch.zeros(1))()
 
 
 @installed
