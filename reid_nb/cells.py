@@ -54,7 +54,7 @@ def status_of(kind: str, value: float | None, paper_text: str, paper_value: floa
 
     `match`, `differs`: compared, with the printed digits or, where `paper_value` is a closed formula's, to 1e-3.
     `shown`: both numbers stand there and may not be compared. `not-published`: the paper gives none. Without a value of ours
-    it is the `reason` (`needs-data`, `needs-night`, `needs-gpu`), else `missing`.
+    it is the `reason` (`needs-data`, `left-out`, `needs-gpu`), else `missing`.
     """
     if value is None or not math.isfinite(value):
         return reason or "missing"
@@ -83,12 +83,13 @@ class Sheet:
         self.ours: dict[tuple[str, str], dict] = {}
 
 # %% ../nbs/laboratory/cells.ipynb #b368aa99
-def put(self: Sheet, row: str, column: str, values, *, spread: float | None = None, data: Data | None = None,
+def put(self: Sheet, row: str, column: str, values, *, spread: float | None = None, data: Data | None = None, origin: str = "",
         weights: str = "", protocol: str = "", run: str = "", reason: str = "", seeds: int | None = None) -> None:
     """Put `values` (a number, or one number a seed) into a cell, with where they came from.
 
     `spread` is the standard deviation over seeds unless given. `run`: names of runs, joined by spaces. `reason`: why
-    there is no value (`needs-data`, `needs-night`, `needs-gpu`), with `values=None`. `seeds`: how many a number of its own rests on.
+    there is no value (`needs-data`, `left-out`, `needs-gpu`), with `values=None`. `seeds`: how many a number of its own rests on. `origin`: what the run read, "real" or
+    "twin", by its own record; only "real" makes a number comparable.
     """
     if (row, column) not in self.cells.index:
         raise UsageError(f"The sheet has no cell at row {row!r}, column {column!r}.")
@@ -98,7 +99,7 @@ def put(self: Sheet, row: str, column: str, values, *, spread: float | None = No
     self.ours[row, column] = {
         "value": float(numbers.mean()) if len(numbers) else None, "spread": spread, "seeds": seeds or len(numbers),
         "dataset": data.label if data else "", "weights": weights, "protocol": protocol, "run": run,
-        "reason": reason, "real": bool(data and data.size is None)}
+        "reason": reason, "real": origin == "real"}
 
 Sheet.put = put
 

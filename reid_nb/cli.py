@@ -97,10 +97,11 @@ def plan(paper: str, preset: PresetOption = "mini", seeds: SeedsOption = None):
 @app.command()
 def report(preset: PresetOption = "mini"):
     """Write the report of a preset again from what its outputs hold."""
+    from reid_nb import plans
     from reid_nb.files import outputs_root
     from reid_nb.report import write_report
 
-    say(str(write_report(outputs_root() / preset)))
+    say(str(write_report(outputs_root() / plans.preset(preset).name)))
 
 # %% ../nbs/laboratory/cli.ipynb #3b4b2843
 @app.command()
@@ -109,7 +110,7 @@ def data():
     from reid_nb.datasets import registry
     from reid_nb.files import data_root
 
-    say(f"data root: {data_root()}")
+    say(f"data root: {data_root()}" + ("" if data_root().is_dir() else " (there is no such folder)"))
     say(registry.listing(data_root()))
 
 # %% ../nbs/laboratory/cli.ipynb #c5b86fc1
@@ -139,7 +140,8 @@ def evaluate(features: Path, protocol: str = "market1501", metric: str = "cosine
 
 # %% ../nbs/laboratory/cli.ipynb #aaa5a383
 @app.command()
-def search(query: Path, folder: Path, run: Annotated[Path, typer.Option(help="folder of a trained run")], top: int = 10):
+def search(query: Path, folder: Path, run: Annotated[Path, typer.Option(help="folder of a trained run")],
+           top: Annotated[int, typer.Option(min=1, help="how many pictures are listed")] = 10):
     """Rank the pictures of a folder by their likeness to a query picture, with a trained run."""
     from reid_nb import retrieval
 

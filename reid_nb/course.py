@@ -70,6 +70,8 @@ def contents() -> str:
 def write_course(folder: str | Path) -> Path:
     """Write the students' copies and README.md into `folder` (which must be empty or new); returns it."""
     folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ReidError(f"{folder} is a file. Name a new folder for the students' copies.")
     if folder.is_dir() and any(folder.iterdir()):
         raise ReidError(f"{folder} is not empty. Students' work may lie there: choose a new folder.")
     pages = {path.relative_to(project_root() / "nbs"): json.dumps(student_copy(read_json(path)), indent=1, ensure_ascii=False) + "\n"

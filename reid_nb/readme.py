@@ -8,7 +8,7 @@ __all__ = ['readme_text', 'write_readme', 'notebook_text']
 # %% ../nbs/laboratory/readme.ipynb #74f93f7d
 from pathlib import Path
 
-from .errors import ReidError
+from .errors import ReidError, UsageError
 from .files import atomic, project_root, read_json
 
 # %% ../nbs/laboratory/readme.ipynb #ebbee569
@@ -33,6 +33,8 @@ def write_readme() -> Path:
 # %% ../nbs/laboratory/readme.ipynb #bb7a69cc
 def notebook_text(path: str | Path) -> str:
     """A notebook as text: each cell's kind and tags, then its source. Raises `ReidError` for a damaged notebook."""
+    if Path(path).suffix != ".ipynb":
+        raise UsageError(f"{path} is no notebook: name a file that ends with .ipynb.")
     notebook = read_json(path)
     if "cells" not in notebook:
         raise ReidError(f"{path} has no cells: it is no notebook of format 4.")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WORDS', 'PRECISIONS', 'INITS', 'RANGES', 'STRONG_BASELINE', 'Recipe', 'learning_rate', 'scaled', 'to_dict',
-           'from_dict', 'load_recipe', 'save_recipe', 'trunk_function', 'build_model']
+           'from_dict', 'shortened', 'load_recipe', 'save_recipe', 'trunk_function', 'build_model']
 
 # %% ../nbs/foundations/12a_recipes.ipynb #46645caa
 import dataclasses
@@ -173,6 +173,15 @@ def from_dict(cls, values: Mapping, source: str = "recipe") -> Recipe:
     return cls(**values)
 
 Recipe.from_dict = classmethod(from_dict)
+
+# %% ../nbs/foundations/12a_recipes.ipynb #8c43aa25
+def shortened(self: Recipe, epochs: int, cold: bool = True) -> Recipe:
+    """The recipe with a schedule for a handful of epochs; `cold`: from random weights, else from weights that know the task."""
+    losses = {name: options for name, options in self.losses.items() if name != "center"}
+    return self.scaled(epochs=epochs, lr=1e-3 if cold else 3.5e-4, milestones=(round(0.65 * epochs, 2), round(0.9 * epochs, 2)),
+                       warmup_epochs=1.0 if cold else 0.25, losses=losses, init="random")
+
+Recipe.shortened = shortened
 
 # %% ../nbs/foundations/12a_recipes.ipynb #6ab76daa
 def load_recipe(path: str | Path) -> Recipe:

@@ -112,6 +112,6 @@ def read_image(path: str | Path):
             ImageOps.exif_transpose(image, in_place=True)
             return image.convert("RGB")
     except FileNotFoundError:
-        raise ReidError(f"{path} is missing. Unpack the dataset again, or correct the list that names it.") from None
+        raise ReidError(f"{path} is missing. Name a picture that is there; where a dataset's list names it, correct the list or unpack the dataset again.") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise ReidError(f"{path} is damaged or no image ({error}). Copy or unpack it again.") from None

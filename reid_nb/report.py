@@ -43,7 +43,7 @@ STATUSES = {
     "shown": ("○", "shown only", "Measured here, but not comparable with the paper's number."),
     "missing": ("∅", "missing", "It should be here; the step that computes it failed or did not run."),
     "needs-data": ("◇", "need the real dataset", "Cannot be computed without a dataset that is not on this machine."),
-    "needs-night": ("◇", "need a longer run", "Left out at this preset for time; preset night has it."),
+    "left-out": ("◇", "left out at this preset", "Left out at this preset for time; a larger one (night, gpu or paper) has it."),
     "needs-gpu": ("◇", "need a GPU", "Cannot be computed on this machine in reasonable time."),
     "not-published": ("◦", "not printed in the paper", "The paper prints no value for it (a bar, a curve, a column that "
                                                        "we add). Nothing is guessed by eye."),
@@ -148,10 +148,10 @@ class Findings:
 
 # %% ../nbs/laboratory/report.ipynb #453b022c
 def read_outputs(outputs: Path) -> Findings:
-    """Read the folder `outputs/<preset>/`. Files may be missing; `UsageError` where the folder itself is."""
+    """Read the folder `outputs/<preset>/`. Files may be missing; `ReidError` where the folder itself is."""
     outputs = Path(outputs)
     if not outputs.is_dir():
-        raise UsageError(f"{outputs} is no folder, so there is nothing to report. Run reid-nb reproduce first.")
+        raise ReidError(f"{outputs} is no folder, so there is nothing to report. Run reid-nb reproduce first.")
     cells, claims = _read_list(outputs / "cells.csv"), _read_list(outputs / "claims.csv")
     batch = read_json(outputs / "reproduction.json") if (outputs / "reproduction.json").is_file() else {}
     named = [*zip(cells.paper, cells.artefact), *zip(claims.paper, claims.artefact)]
@@ -228,6 +228,10 @@ def _counted(values: list[str], vocabulary: dict) -> list[dict]:
 # %% ../nbs/laboratory/report.ipynb #02c554d1
 def _remark(kind: str, cells: pd.DataFrame, preset: str) -> str:
     """How a reader should take this kind's numbers at this preset."""
+    if kind == "architecture" and (cells.source == "formula").any():
+        count = sum(cells.source == "formula")
+        return (f"The paper prints {'none' if count == len(cells) else f'all but {count}'} of them: "
+                f"{'they are' if count == len(cells) else 'the others are'} counted on the network and compared with a closed formula.")
     if kind == "hardware":
         return "Speeds of this machine, not of the paper's: compare rows within a column, as ratios."
     if kind != "trained" or preset == "paper":
@@ -270,7 +274,7 @@ def _margin(claim) -> str:
 def came_out(findings: Findings) -> list[dict]:
     """What agrees with the papers: claims that hold, and numbers that match, by artefact."""
     items = _claim_items(findings.claims[findings.claims.status == "holds"])
-    return items + _cell_items(findings, "match", "match the paper")
+    return items + _cell_items(findings, "match", "match the paper", printed=True)
 
 # %% ../nbs/laboratory/report.ipynb #b0e2b6b9
 def did_not(findings: Findings) -> list[dict]:
@@ -286,11 +290,11 @@ def did_not(findings: Findings) -> list[dict]:
     return items + [{"text": f"Step failed: {entry}", "href": "", "note": ""} for entry in other]
 
 # %% ../nbs/laboratory/report.ipynb #faf4cd45
-def _cell_items(findings: Findings, status: str, words: str, states=("done", "failed", "open")) -> list[dict]:
-    """One line an artefact in one of `states` and kind: how many of its numbers have `status`."""
-    items = []
+def _cell_items(findings: Findings, status: str, words: str, states=("done", "failed", "open"), printed: bool = False) -> list[dict]:
+    """One line an artefact in one of `states` and kind: how many of its numbers (that the paper `printed`) have `status`."""
+    items, considered = [], findings.cells[(findings.cells.paper_text != "") | (not printed)]
     for artefact in (artefact for artefact in findings.artefacts if artefact.state in states):
-        for kind, cells in artefact.select(findings.cells).groupby("kind", sort=False):
+        for kind, cells in artefact.select(considered).groupby("kind", sort=False):
             count = sum(cells.status == status)
             if count:
                 items.append({"text": f"{count} of {_plural(len(cells), f'{kind} number')} of {artefact.label} "
@@ -306,7 +310,7 @@ def still_open(findings: Findings) -> list[dict]:
         (trained if findings.preset != "paper" else 0, "trained numbers cannot be compared with the paper's yet",
          "needs preset paper: the real dataset under its licence, and a GPU"),
         (counts["needs-data"], "numbers of any kind need a real dataset", "reid-nb data lists each one and where to ask for it"),
-        (counts["needs-night"], "numbers are left out at this preset", "reid-nb reproduce --preset night has them"),
+        (counts["left-out"], "numbers are left out at this preset for time", "a larger preset has them (mini, night, gpu, paper)"),
         (counts["needs-gpu"], "numbers need a GPU", "run preset gpu or paper on a machine that has one"),
         (counts["not-published"], "values are not printed in the paper", "bars, curves, added columns: nothing to compare with"),
     ]
@@ -315,6 +319,7 @@ def still_open(findings: Findings) -> list[dict]:
                "note": f"reid-nb reproduce {artefact.paper} makes all of its artefacts"}
               for artefact in findings.artefacts if artefact.state == "open"]
     pending = findings.claims[findings.claims.status.isin(["undecided", "not here"])]
+    pending = pending.assign(needs=pending.needs.str.replace(r"^a value for .*", "numbers that this preset leaves out", regex=True))
     for (paper, status, needs), group in pending.groupby(["paper", "status", "needs"], sort=False):
         items.append({"text": f"{_plural(len(group), 'claim')} of {paper} {VERDICTS[status][1]}",
                       "href": f"#{paper}-claims", "note": f"needs {needs}" if needs else ""})
@@ -536,11 +541,11 @@ header { padding-top: 2rem; }
 _STYLES["statuses"] = """
 .match, .holds, .done { --tone: var(--good); } .differs, .fails, .failed, .missing { --tone: var(--bad); }
 .shown { --tone: var(--shown); } .undecided { --tone: var(--maybe); }
-.needs-data, .needs-night, .needs-gpu, .not-here, .not-published, .open { --tone: var(--none); }
+.needs-data, .left-out, .needs-gpu, .not-here, .not-published, .open { --tone: var(--none); }
 .bar .differs, .bar .fails, .bar .failed { background: repeating-linear-gradient(45deg, var(--tone) 0 4px, transparent 4px 6px); }
 .bar .missing { background: none; border: 2px solid var(--tone); }
 .bar .undecided { background: repeating-linear-gradient(90deg, var(--tone) 0 3px, transparent 3px 5px); }
-.bar .needs-data, .bar .needs-night, .bar .needs-gpu, .bar .not-here, .bar .open { background: none; border: 1px solid var(--tone); }
+.bar .needs-data, .bar .left-out, .bar .needs-gpu, .bar .not-here, .bar .open { background: none; border: 1px solid var(--tone); }
 .bar .not-published { background: repeating-linear-gradient(90deg, var(--tone) 0 1px, transparent 1px 4px); }
 .sign { color: var(--tone); font-family: var(--sans); font-weight: 700; }
 """
@@ -818,6 +823,8 @@ notebook{% endif %}{% if artefact.source %} of <code>{{ artefact.source }}</code
 {%- if artefact.commit %} at commit {% include "commit.html" %}{% endif %}
 {%- if artefact.seconds %}, {{ artefact.seconds }}{% endif %}
 {%- for name, href in artefact.files %} · <a href="{{ href }}">{{ name }}</a>{% endfor %}</p>
+{% if artefact.chapters %}<p class="links">Explained in{% for words, href in artefact.chapters %}{{ ", " if not loop.first }}
+{% if href %}<a href="{{ href }}">{{ words }}</a>{% else %}<i>{{ words }}</i>{% endif %}{% endfor %}</p>{% endif %}
 {% if artefact.state == "failed" %}<div class="problem"><p><strong>✗ This artefact failed or is missing.</strong>
 What it left behind is shown below, if anything.</p><pre>{{ artefact.problem }}</pre></div>
 {% elif artefact.state == "open" %}<div class="problem open"><p><strong>◇ Not made.</strong>
@@ -961,6 +968,12 @@ def _ledger(cells: pd.DataFrame, outputs: Path) -> list[dict]:
     return lines
 
 # %% ../nbs/laboratory/report.ipynb #75efc6a5
+def _chapter_address(folder: Path, chapter: str, commit: str) -> str:
+    """Where a chapter can be read: its page of the book in the same outputs, else its source at the commit, else nowhere."""
+    page = Path("book", *Path(chapter).with_suffix(".html").parts[1:])
+    outputs = folder.parents[2]
+    return f"../../{page.as_posix()}" if (outputs / page).is_file() else _source_address(commit, chapter)
+
 def _artefact_view(artefact: Artefact, cells: pd.DataFrame) -> dict:
     """One artefact as the templates want it."""
     record, table = artefact.record, comparison(cells)
@@ -973,6 +986,7 @@ def _artefact_view(artefact: Artefact, cells: pd.DataFrame) -> dict:
         "notebook": artefact.file(page.name if page else "notebook.ipynb"), "source": source, "commit": commit,
         "source_href": _source_address(commit, source), "dirty": record.get("dirty", False),
         "seconds": duration(record["seconds"]) if record.get("seconds") else "",
+        "chapters": [(words, _chapter_address(artefact.folder, path, commit)) for path, words in record.get("chapters", {}).items()],
         "files": [(label, artefact.file(name)) for name, label in names.items() if artefact.file(name)],
         "figure": _figure(artefact), "caption": "Its numbers stand in the table below." if len(cells) else "",
         "alt": f"{artefact.label} of {artefact.paper}, as drawn from our numbers: {title}.",
@@ -1038,7 +1052,7 @@ def _outcomes(findings: Findings) -> list[tuple[str, str, list, str]]:
 def write_report(outputs: Path) -> Path:
     """Write `outputs/report/index.html` from what a batch left in `outputs` (= outputs/<preset>); return its path.
 
-    Missing or failed artefacts are shown as such. Raises `UsageError` where the folder does not exist and `ReidError`
+    Missing or failed artefacts are shown as such. Raises `ReidError` where the folder does not exist and
     where cells.csv, claims.csv or reproduction.json is damaged.
     """
     from jinja2 import DictLoader, Environment, StrictUndefined

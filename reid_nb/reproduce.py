@@ -6,7 +6,7 @@
 __all__ = ['command', 'rule', 'stamp', 'finished_run', 'job_rules', 'artefact_rules', 'needed', 'write_snakefile',
            'snakemake_command', 'members', 'end_group', 'snakemake', 'Progress', 'fraction', 'seconds_left',
            'newly_done', 'minutes', 'follow', 'gather_cells', 'gather_claims', 'gather', 'failures', 'select',
-           'reproduce', 'run_rounds', 'run_graph', 'forget_lost']
+           'reproduce', 'check_ready', 'run_rounds', 'run_graph', 'forget_lost']
 
 # %% ../nbs/laboratory/reproduce.ipynb #a4b8ca8f
 import contextlib
@@ -30,7 +30,7 @@ from .claims import Evidence, evaluate_claims
 from .errors import ReidError
 from .files import atomic, locked, outputs_root, read_json, write_json
 from .machine import available_cores
-from .plans import Plan, slug
+from .plans import Plan, load_plan, slug
 from .runs import PARENT, current_plan, prepare, provenance, run_folder
 
 # %% ../nbs/laboratory/reproduce.ipynb #6ea099ad
@@ -276,6 +276,8 @@ def reproduce(papers: Sequence[str], preset: str, seeds: int | None = None, arte
 
     started, created = time.time(), datetime.now(timezone.utc).isoformat(timespec="seconds")
     folder = outputs_root() / preset
+    for paper in papers:
+        check_ready(load_plan(paper, preset, seeds), snakemake_arguments)
     with locked(folder, "reproduction"):
         plans, worked, failed = run_rounds(folder, papers, seeds, artefacts, core, snakemake_arguments, say)
         gather(plans)
@@ -284,6 +286,22 @@ def reproduce(papers: Sequence[str], preset: str, seeds: int | None = None, arte
                 "preset": preset, "papers": list(papers), "seeds": plans[0].seeds, "started": created, "failed": failed,
                 "seconds": round(time.time() - started, 1), "command": shlex.join(["reid-nb", *sys.argv[1:]]), **provenance()})
         return write_report(folder), failed
+
+# %% ../nbs/laboratory/reproduce.ipynb #7fa2f246
+def check_ready(plan: Plan, snakemake_arguments: Sequence[str]) -> None:
+    """Raise `ReidError` where this machine lacks what the preset needs: a GPU (unless jobs go elsewhere), pretrained weights."""
+    elsewhere = any(word.split("=")[0] == "--executor" for word in snakemake_arguments)
+    if plan.preset.device == "cuda" and not elsewhere:
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ReidError(f"Preset {plan.preset.name} needs a GPU, and PyTorch finds none here. Use mini or night, or send the jobs to "
+                            "a machine that has one (--executor slurm --jobs 4).")
+    recipes = [job.recipe for job in plan.jobs.values() if job.kind == "train"]
+    from reid_nb.backbones import imagenet_weights
+
+    for depth in sorted({recipe.model_args.get("depth", 50) for recipe in recipes if recipe.init == "imagenet"}):
+        imagenet_weights(depth)
 
 # %% ../nbs/laboratory/reproduce.ipynb #609ecee3
 def run_rounds(folder: Path, papers: Sequence[str], seeds: int | None, artefacts: Sequence[str], core: bool,

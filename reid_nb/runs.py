@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['EVALUATION', 'PACKAGES', 'PARENT', 'module_path', 'imported_modules', 'without_docstrings', 'source_of', 'code_hash',
-           'twin_module', 'twin_folder', 'prepare', 'fingerprint', 'ingredients', 'address', 'run_folder', 'git',
-           'installed', 'provenance', 'follow_parent', 'execute', 'score', 'weights_of', 'execute_train',
-           'execute_evaluate', 'builder', 'execute_profile', 'Run', 'load_run', 'finished', 'current_plan', 'Session',
-           'put_trained', 'Latency', 'latency', 'put_latency']
+           'twin_module', 'twin_folder', 'prepare', 'real_dataset', 'fingerprint', 'ingredients', 'address',
+           'run_folder', 'git', 'installed', 'provenance', 'follow_parent', 'execute', 'score', 'weights_of',
+           'execute_train', 'execute_evaluate', 'builder', 'execute_profile', 'Run', 'load_run', 'finished',
+           'current_plan', 'Session', 'put_trained', 'Latency', 'latency', 'put_latency']
 
 # %% ../nbs/laboratory/runs.ipynb #f009071e
 import ast
@@ -102,12 +102,29 @@ def twin_folder(data: Data) -> Path:
     return outputs_root() / "twins" / f"{data.dataset}-{data.size}-seed{data.seed}-{code[:8]}"
 
 def prepare(data: Data, workers: int = 2) -> Dataset:
-    """The dataset; a twin is rendered first if need be (with progress). Raises `ReidError` if a real one is not here."""
+    """The dataset; a twin is rendered first if need be (with progress).
+
+    Raises `ReidError` if a real one is asked for and is not here, is a twin, or lacks images that its authors published.
+    """
     if data.size is None:
-        return registry.load(data.dataset)
+        return real_dataset(data.dataset)
     folder, twin = twin_folder(data), twin_module(data.dataset)
     twin.write(folder, twin.SIZES[data.size], seed=data.seed, workers=workers)
     return registry.load(data.dataset, folder)
+
+# %% ../nbs/laboratory/runs.ipynb #15f1642f
+def real_dataset(name: str) -> Dataset:
+    """The real dataset of that name, verified. Raises `ReidError` for a twin in its place, or counts other than published."""
+    dataset = registry.load(name)
+    if dataset.origin != "real":
+        raise ReidError(f"{dataset.root} holds a {dataset.origin} of {name}, where the real dataset is asked for. Unpack the real one "
+                        "there, or choose a preset that runs on twins (smoke, mini, night, gpu).")
+    checks = registry.verify(dataset)
+    if not checks["ok"].all():
+        wrong = "; ".join(f"{check}: {row.found} instead of {row.expected}" for check, row in checks[~checks["ok"]].iterrows())
+        raise ReidError(f"{dataset.root} is not {name} as published: {wrong}. Unpack it again; numbers from other data would not be "
+                        "comparable with the paper's.")
+    return dataset
 
 # %% ../nbs/laboratory/runs.ipynb #f997985d
 @functools.cache
@@ -340,11 +357,16 @@ class Session:
         return cells
 
 # %% ../nbs/laboratory/runs.ipynb #4de6d1c7
-def put_trained(self: Session, row: str, column: str, names: list[str], score: str = "mAP") -> None:
-    """Fill a trained cell from the runs `names` (one a seed); `score` is a key of the evaluation's summary."""
+def put_trained(self: Session, row: str, column: str, names: list[str], score: str = "mAP", missing: str = "left-out") -> None:
+    """Fill a trained cell from the runs `names` (one a seed); `score` is a key of the evaluation's summary.
+
+    The cell gets the status `missing` where the artefact does not have these runs at this preset.
+    """
+    if names[0] not in self.artefact.needs:
+        return self.sheet.put(row, column, None, reason=missing)
     runs = [self.run(name) for name in names]
     first = runs[0].record
-    self.sheet.put(row, column, [run.record["scores"][score] for run in runs], data=self.plan.job(names[0]).data,
+    self.sheet.put(row, column, [run.record["scores"][score] for run in runs], data=self.plan.job(names[0]).data, origin=first["origin"],
                    weights=first["weights"], protocol=first["protocol"], run=" ".join(run.name for run in runs))
 
 Session.put_trained = put_trained
@@ -373,14 +395,21 @@ def latency(self: Session, job: str = "latency") -> Latency:
     return Latency(table, backend, run)
 
 def put_latency(self: Session, measured: Latency, row: str, candidate: str) -> None:
-    """Fill a row's `speed`, `slow-down` and, where the artefact has it, `latency`; spread is half the inter-quartile range."""
-    if candidate in measured.table.index:
-        found = measured.table.loc[candidate]
-        where = {"protocol": measured.description, "run": measured.run.name}
-        speeds = [1e3 / found["ms_q3"], 1e3 / found["ms_q1"]]
-        self.sheet.put(row, "speed", found["speed"], spread=(speeds[1] - speeds[0]) / 2, **where)
-        if (row, "latency") in self.sheet.cells.index:
-            self.sheet.put(row, "latency", found["ms"], spread=(found["ms_q3"] - found["ms_q1"]) / 2, **where)
-        self.sheet.put(row, "slow-down", found["ratio"], spread=(found["ratio_q3"] - found["ratio_q1"]) / 2, **where)
+    """Fill a row's `speed`, `slow-down` and, where the artefact has it, `latency`; spread is half the inter-quartile range.
+
+    `candidate`: what was measured for the row; where that is another one (of equal shape), the cell says so.
+    """
+    columns = [column for column in ("speed", "slow-down", "latency") if (row, column) in self.sheet.cells.index]
+    if candidate not in measured.table.index:
+        for column in columns:
+            self.sheet.put(row, column, None, reason="left-out")
+        return
+    found = measured.table.loc[candidate]
+    where = {"protocol": measured.description + (f", measured as {candidate}" if candidate != row else ""), "run": measured.run.name}
+    quartiles = {"speed": ("speed", 1e3 / found["ms_q3"], 1e3 / found["ms_q1"]), "latency": ("ms", found["ms_q1"], found["ms_q3"]),
+                 "slow-down": ("ratio", found["ratio_q1"], found["ratio_q3"])}
+    for column in columns:
+        field, low, high = quartiles[column]
+        self.sheet.put(row, column, found[field], spread=(high - low) / 2, **where)
 
 Session.latency, Session.put_latency = latency, put_latency

@@ -1,7 +1,6 @@
 """Exported and compiled networks against PyTorch, for every attention block, and backends that cannot run here."""
 import copy
 import importlib.util
-import inspect
 
 import pytest
 import torch
@@ -14,14 +13,14 @@ from reid_nb.papers.cnl.blocks import BLOCKS
 from reid_nb.papers.cnl.network import resnet_with_attention
 
 SIZE = (64, 32)
-NETWORKS = [(None, {}), *((name, {}) for name in BLOCKS), ("agw", {"inner": 1}), ("cnl", {"reduction": 1})]
+NETWORKS = [(None, {}), *((name, {}) for name in BLOCKS), ("agw", {"inner": 1}), ("cnl", {"reduction": 1}),
+            ("cnl", {"normalisation": "scale", "output": "gate"}), ("abd", {"part": "channel"})]
 
 
 def lively(block, arguments) -> nn.Module:
     """A small model whose norms and attention blocks all do something; residual branches are weak, or FP16 would overflow in a random network."""
     torch.manual_seed(0)
-    sized = {"image_size": SIZE} if "image_size" in inspect.signature(resnet_with_attention).parameters else {}
-    trunk = resnet_with_attention(width=0.25, block=block, positions=[1, 8, 17] if block else (), block_args=arguments, **sized)
+    trunk = resnet_with_attention(width=0.25, block=block, positions=[1, 8, 17] if block else (), block_args=arguments, image_size=SIZE)
     model = ReIDModel(trunk, num_classes=1)
     for name, parameter in model.named_parameters():
         if parameter.ndim == 1 and "attention" in name and (parameter == 0).all():

@@ -10,11 +10,9 @@ from typer.testing import CliRunner
 from reid_nb import candidates, cli
 from reid_nb.backbones import count_parameters
 from reid_nb.errors import ReidError, UsageError
-from reid_nb.papers.cnl import network as cnl_network
 from reid_nb.recipes import STRONG_BASELINE
 
 SIZE = (64, 32)
-needs_attach = pytest.mark.skipif(not hasattr(cnl_network, "attach"), reason="papers.cnl.network has no attach yet")
 
 
 @pytest.mark.parametrize("text, size", [("256x128", (256, 128)), ("64 x 32", (64, 32)), ("224X224", (224, 224))])
@@ -79,7 +77,6 @@ def test_block_and_positions_belong_together(block, positions):
         candidates.candidates("resnet50", block, positions)
 
 
-@needs_attach
 def test_numbered_positions_give_the_papers_network():
     found = candidates.candidates("resnet50", "cnl", ["6", "8", "14"], SIZE)
     plain, blocks = found.values()
@@ -87,7 +84,6 @@ def test_numbered_positions_give_the_papers_network():
     assert count_parameters(blocks()) - count_parameters(plain()) == 3_154_944
 
 
-@needs_attach
 @pytest.mark.parametrize("block", ["hac", "cnl", "raga"])
 def test_a_block_goes_after_a_named_module_of_any_network(block):
     found = candidates.candidates("timm:resnet10t", block, ["layer2", "layer3"], SIZE)
@@ -98,7 +94,6 @@ def test_a_block_goes_after_a_named_module_of_any_network(block):
         assert blocks(torch.randn(2, 3, *SIZE)).shape == (2, 512)
 
 
-@needs_attach
 @pytest.mark.parametrize("model, position, words", [
     ("timm:resnet10t", "layr2", "No module 'layr2' of timm:resnet10t gives a map. .*layer2"),
     ("timm:resnet10t", "fc", "No module 'fc'.*layer"), ("resnet18", "6", "ResNet-50"), ("resnet50", "18", "no position")])

@@ -105,3 +105,11 @@ def test_tables_are_written_as_csv_and_latex(tmp_path):
     latex = (tmp_path / "table.tex").read_text()
     assert r"\toprule" in latex and "C-NL @ 8" in latex
     assert len(wide(sheet.frame())) == sheet.frame()["row"].nunique()
+
+
+@pytest.mark.parametrize("origin, status", [("real", "match"), ("twin", "shown"), ("", "shown")])
+def test_only_the_real_dataset_is_compared_with_the_paper(origin, status):
+    """What a run read decides, by its own record: asking for the real dataset is not having it."""
+    sheet = Sheet("cnl", "table_1", PRESETS["paper"])
+    sheet.put("C-NL @ 8", "mAP", 0.8755, data=Data("market1501", None), origin=origin)
+    assert sheet.frame().set_index(["row", "column"]).loc[("C-NL @ 8", "mAP"), "status"] == status

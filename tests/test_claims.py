@@ -3,7 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reid_nb.claims import (Claim, Evidence, Verdict, all_of, below, bootstrap_spread, evaluate_claims, judge, same_speed,
+from reid_nb.claims import (Claim, Evidence, Verdict, adds_more, all_of, below, bootstrap_spread, evaluate_claims, judge, positive, same_speed,
                             trained_above, trained_close)
 from reid_nb.errors import UsageError
 
@@ -56,7 +56,7 @@ def test_below(a, b, expected):
 
 
 def test_same_speed():
-    assert same_speed(evidence(1.02, 1.03, kind="hardware"), A, B).status == "holds"
+    assert same_speed(evidence(1.02, 1.021, kind="hardware", spread=0.001), A, B).status == "holds"
     assert same_speed(evidence(1.02, 1.30, kind="hardware"), A, B).status == "fails"
     assert same_speed(evidence(1.02, 1.03, spread=5.0, kind="hardware"), A, B).status == "undecided", "noise proves nothing"
 
@@ -78,3 +78,16 @@ def test_claims_table_keeps_the_sentence():
     claims = [Claim("p", "t", "c", "a beats b", "IV-C", lambda e: judge(1.0, 0.5, "exact count"))]
     table = evaluate_claims(claims, evidence(1, 2), "mini")
     assert table.loc[0, ["claim", "text", "section", "status"]].tolist() == ["c", "a beats b", "IV-C", "holds"]
+
+
+@pytest.mark.parametrize("a, b, spread, expected", [(1.09, 1.046, 0.001, "holds"), (1.05, 1.046, 0.001, "fails"), (1.09, 1.046, 0.1, "undecided")])
+def test_adds_more_compares_what_is_added(a, b, spread, expected):
+    """The paper's own numbers hold: 8.7 % is 1.9 times 4.6 %."""
+    assert adds_more(evidence(a, b, spread, kind="hardware"), A, B, 1.5).status == expected
+
+
+@pytest.mark.parametrize("gain, spread, seeds, expected", [(0.01, 0.002, 3, "holds"), (-0.01, 0.002, 3, "fails"), (0.001, 0.002, 3, "undecided"),
+                                                           (0.01, 0.002, 1, "undecided"), (0.01, np.nan, 3, "undecided")])
+def test_a_gain_is_judged_on_seeds_and_spread(gain, spread, seeds, expected):
+    assert positive(evidence(gain, 0, spread, seeds), A).status == expected
+    assert positive(evidence(gain, 0, spread, seeds, judged=False), A).status == "not here"

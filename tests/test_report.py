@@ -291,8 +291,8 @@ def test_a_list_without_its_columns_is_refused(outputs):
         write_report(outputs)
 
 
-def test_a_folder_that_is_not_there_is_a_usage_error(tmp_path):
-    with pytest.raises(UsageError, match="nothing to report"):
+def test_a_folder_that_is_not_there_says_what_makes_it(tmp_path):
+    with pytest.raises(ReidError, match="nothing to report"):
         write_report(tmp_path / "absent")
 
 

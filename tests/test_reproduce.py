@@ -135,12 +135,35 @@ def test_parameters_are_checked_before_anything_runs(plan, tmp_path):
     assert not list(tmp_path.rglob("*.ipynb"))
 
 
-def test_a_failing_notebook_is_recorded_and_named(plan):
-    """Its runs are not there: the error says how to make them, and no old table stays behind."""
+def test_runs_that_are_not_done_are_named_before_a_table_is_replaced(plan):
+    """An older table stays where it is."""
+    old = reproduce.outputs_root() / "mini" / "cnl" / "figure_4" / "table.csv"
+    old.parent.mkdir(parents=True)
+    old.write_text("an older table")
+    with pytest.raises(ReidError, match="1 run.*latency.*reid-nb reproduce cnl --artefact figure_4 --preset mini"):
+        artefacts.make(plan, "figure_4")
+    assert old.read_text() == "an older table" and not (old.parent / "record.json").exists()
+
+
+def test_a_failing_notebook_is_recorded_and_named(plan, monkeypatch):
+    """No old table stays beside the failure."""
+    monkeypatch.setattr(artefacts, "finished", lambda plan, name: True)
     with pytest.raises(ReidError, match="figure_4 failed: ReidError.*reid-nb run cnl latency"):
         artefacts.make(plan, "figure_4")
     record = read_json(reproduce.outputs_root() / "mini" / "cnl" / "figure_4" / "record.json")
     assert record["status"] == "failed" and "is not done" in record["error"]
+
+
+def test_a_preset_without_its_gpu_or_weights_ends_before_anything_is_rendered(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ReidError, match="gpu needs a GPU.*mini or night"):
+        reproduce.check_ready(load_plan("cnl", "gpu"), [])
+    reproduce.check_ready(load_plan("cnl", "gpu"), ["--executor", "slurm"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(ReidError, match="No ImageNet weights"):
+        reproduce.check_ready(load_plan("cnl", "paper"), [])
 
 
 def test_cells_of_missing_artefacts_stay_in_view(plan):

@@ -163,3 +163,31 @@ def test_a_plan_can_be_listed_before_any_data_is_rendered(growing, monkeypatch):
 
 def test_slug_is_safe_everywhere():
     assert slug("C-NL @ 6, 8, 14 (circle loss)") == "c-nl-6-8-14-circle-loss"
+
+
+@pytest.fixture
+def market(monkeypatch, tmp_path):
+    """A registry whose market1501 is `market.dataset`, verified or not."""
+    from types import SimpleNamespace
+
+    import pandas as pd
+
+    found = SimpleNamespace(origin="real", ok=True)
+    monkeypatch.setattr(runs.registry, "load", lambda name, root=None: SimpleNamespace(root=tmp_path, origin=found.origin))
+    checks = lambda dataset: pd.DataFrame({"expected": [12936], "found": [1800], "ok": [found.ok]}, index=["train images"])
+    monkeypatch.setattr(runs.registry, "verify", checks)
+    return found
+
+
+def test_a_twin_in_the_real_datasets_place_is_refused(market):
+    real = Data("market1501", None)
+    assert runs.prepare(real).origin == "real"
+    market.origin = "twin"
+    with pytest.raises(ReidError, match="holds a twin of market1501"):
+        runs.prepare(real)
+
+
+def test_an_incomplete_real_dataset_is_refused(market):
+    market.ok = False
+    with pytest.raises(ReidError, match="train images: 1800 instead of 12936"):
+        runs.prepare(Data("market1501", None))

@@ -79,8 +79,8 @@ LAYOUTS["abd"] = Layout("ABD: position attention, layout of Fig. 2(c)", {
 
 # %% ../../../nbs/cnl/01a_diagrams.ipynb #160513dd
 LAYOUTS["abd_channel"] = Layout("ABD: channel attention", {
-    "x": entry(5), "e": Box(3, 4, "E = X X$^T$", "C x C"), "f": Box(3, 3, "A = softmax(max E - E)", "C x C"),
-    "y": Box(5.6, 2, "A X", "C x HW"), "w": Box(4.6, 1, "times $\\gamma$ (starts at 0)", MAP), "add": Box(0, 0, "add", MAP)},
+    "x": entry(5), "e": Box(3.2, 4, "E = X X$^T$", "C x C"), "f": Box(3.2, 3, "A = softmax(max E - E)", "C x C"),
+    "y": Box(1.5, 2, "A X", "C x HW"), "w": Box(3.2, 1, "times $\\gamma$ (starts at 0)", MAP), "add": Box(0, 0, "add", MAP)},
     chains("x e f y w add", "x y", "x add"))
 
 LAYOUTS["raga"] = Layout("RAGA: relations as features (pixels as nodes; then channels)", {
@@ -126,7 +126,7 @@ def network_diagram(positions: pd.DataFrame, starts: set[int], title: str):
         figure, axes = plt.subplots(figsize=(12, 2.8))
     for position, row in positions.iterrows():
         text = "stem" if row.stage == 0 else f"{position - 1}"
-        axes.text(position - 0.5, 0, text, rotation=90, ha="center", va="center", fontsize=9, bbox=dict(
+        axes.text(position - 0.5, 0, text, rotation=90 if row.stage == 0 else 0, ha="center", va="center", fontsize=9, bbox=dict(
             boxstyle="square,pad=0.5", facecolor="#c9c9c9" if position in starts else "white", edgecolor=viz.COLOURS["black"]))
     axes.plot(positions.index, [0] * len(positions), "D", color=viz.COLOURS["orange"], markersize=8)
     axes.plot([0, len(positions) + 0.6], [0, 0], color=viz.COLOURS["black"], linewidth=1, zorder=0)

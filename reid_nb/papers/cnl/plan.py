@@ -43,6 +43,8 @@ def artefacts(table: tuple[str, ...], searched: tuple[str, ...]) -> dict[str, Ar
     folder, both = "nbs/cnl", (*table, "latency")
     known = [Artefact("table_1", "Table I: accuracy and speed of attention blocks", f"{folder}/table_1.ipynb", both, core=True),
              Artefact("figure_1", "Figure 1: accuracy against speed", f"{folder}/figure_1.ipynb", both, core=True),
+             Artefact("figure_2", "Figure 2: layouts of the attention blocks", f"{folder}/figure_2.ipynb"),
+             Artefact("figure_3", "Figure 3: the network and its positions", f"{folder}/figure_3.ipynb"),
              Artefact("figure_4", "Figure 4: speed by position", f"{folder}/figure_4.ipynb", ("latency",), core=True),
              Artefact("figure_5", "Figure 5: accuracy by position", f"{folder}/figure_5.ipynb", (*searched, *both)),
              Artefact("search", "The search: how the positions were found", f"{folder}/search.ipynb", (*searched, *both))]

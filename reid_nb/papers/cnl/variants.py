@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['BLOCK_NAMES', 'SERIES', 'COMPARED', 'TABLE_1', 'VARIANTS', 'SIZES', 'CIRCLE', 'TRUNK', 'MODEL', 'SHAPE_GROUPS',
-           'Variant', 'row_name', 'variant', 'Size', 'recipe', 'short_schedule', 'job_name', 'train_jobs', 'trunk_jobs',
-           'representative']
+           'Variant', 'row_name', 'variant', 'Size', 'recipe', 'job_name', 'train_jobs', 'trunk_jobs', 'representative']
 
 # %% ../../../nbs/cnl/03_variants.ipynb #e1651ecc
 from collections.abc import Mapping
@@ -102,20 +101,13 @@ MODEL = "reid_nb.papers.cnl.network:resnet_with_attention"
 
 def recipe(variant: Variant, size: Size, epochs: int) -> Recipe:
     """The strong baseline with the variant's blocks and loss, at a size; with a short schedule where there is a trunk."""
-    full = STRONG_BASELINE
-    changes = {} if size.trunk_epochs is None else short_schedule(epochs, variant.row == TRUNK)
-    losses = CIRCLE if variant.circle else changes.pop("losses", full.losses)
+    full = STRONG_BASELINE if size.trunk_epochs is None else STRONG_BASELINE.shortened(epochs, cold=variant.row == TRUNK)
+    center = {name: options for name, options in full.losses.items() if name == "center"}
+    losses = {**CIRCLE, **center} if variant.circle else full.losses
     shapes = {"image_size": list(size.image_size)} if "raga" in variant.blocks else {}  # RAGA is built for one size of map
     return full.scaled(
         name=variant.row, model=MODEL, model_args={**variant.model_args, **shapes, "width": size.width}, image_size=size.image_size,
-        identities=size.identities, epochs=epochs, pad=round(full.pad * size.image_size[0] / full.image_size[0]),
-        **{**changes, "losses": losses})
-
-def short_schedule(epochs: int, cold: bool) -> dict:
-    """What a schedule of few epochs changes in the strong baseline; `cold`: from random weights, else from the trunk."""
-    return {"lr": 1e-3 if cold else 3.5e-4, "milestones": (round(0.65 * epochs, 2), round(0.9 * epochs, 2)),
-            "warmup_epochs": 1.0 if cold else 0.25, "losses": {"cross_entropy": {"smoothing": 0.1}, "triplet": {"margin": 0.3}},
-            "init": "random"}
+        identities=size.identities, epochs=epochs, pad=round(full.pad * size.image_size[0] / full.image_size[0]), losses=losses)
 
 # %% ../../../nbs/cnl/03_variants.ipynb #58723b69
 def job_name(variant: Variant, seed: int) -> str:
