@@ -8,7 +8,7 @@ __all__ = ['MAP', 'VECTOR', 'LAYOUTS', 'FLOW', 'Box', 'Layout', 'chains', 'entry
 
 # %% ../../../nbs/cnl/01a_diagrams.ipynb #6a11eeef
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import pandas as pd
@@ -27,11 +27,11 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """The data flow of a block: `boxes` by key, `arrows` as pairs of keys, and the height at which the input stands."""
+    """The data flow of a block: `boxes` by key, and `arrows` as pairs of keys."""
 
     title: str
     boxes: Mapping[str, Box]
-    arrows: tuple[tuple[str, str], ...] = field(default=())
+    arrows: tuple[tuple[str, str], ...]
 
 # %% ../../../nbs/cnl/01a_diagrams.ipynb #9c9e336d
 def chains(*texts: str) -> tuple[tuple[str, str], ...]:
