@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ENDS', 'SCOPES', 'STAGES', 'RULES', 'space', 'Scope', 'singles', 'predicted_latency', 'best', 'grown', 'mixed',
-           'rounds', 'Rule', 'gains_of_good_singles', 'gains_of_stage_ends', 'gains_of_distance', 'gains_of_mixing',
-           'gains_of_stopping', 'rules']
+           'compared', 'rounds', 'Rule', 'gains_of_good_singles', 'gains_of_stage_ends', 'gains_of_distance',
+           'gains_of_mixing', 'gains_of_stopping', 'rules']
 
 # %% ../../../nbs/cnl/07a_search.ipynb #a327b36c
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,8 @@ class Scope:
     """How much of the design space a preset searches.
 
     `singles`: kinds tried at single `positions`. `grown`: kinds that pairs and more are grown of, from the `width` best of the round
-    before. `partner`: the other kind in the mixed pairs. `rounds`: the largest number of blocks. `budget`: largest latency, in ResNet-50s.
+    before. `partner`: the other kind in the mixed pairs, which stand at `compared_at`. `rounds`: the largest number of blocks. `budget`: largest latency, in
+    ResNet-50s.
     """
 
     singles: tuple[str, ...]
@@ -37,6 +38,7 @@ class Scope:
     grown: tuple[str, ...]
     width: int = 1
     partner: str = "agw"
+    compared_at: tuple[int, int] = (8, 14)
     rounds: int = 3
     budget: float = 1.10
 
@@ -80,6 +82,12 @@ def mixed(pair: Variant, partner: str) -> list[Variant]:
     (first, second), block = pair.positions, pair.block
     return [variant((partner, block), first, second), variant((block, partner), first, second)]
 
+# %% ../../../nbs/cnl/07a_search.ipynb #70002f2f
+def compared(scope: Scope) -> list[Variant]:
+    """The networks of rule 3: pure and mixed pairs at the same two positions. The pure ones are rows of Table I."""
+    pure = [variant(block, *scope.compared_at) for block in (*scope.grown, scope.partner)]
+    return pure + [each for pair in pure[:-1] for each in mixed(pair, scope.partner)]
+
 # %% ../../../nbs/cnl/07a_search.ipynb #d4b1b030
 def rounds(scope: Scope, scores: Mapping[str, Sequence[float]], ratios: Mapping[str, float], seeds: int) -> list[list[Variant]]:
     """The networks of every round that can be decided so far, round by round.
@@ -92,39 +100,40 @@ def rounds(scope: Scope, scores: Mapping[str, Sequence[float]], ratios: Mapping[
         parents = [each for block in scope.grown for each in
                    best([n for n in decided[-1] if n.block == block], scores, scope.width)]
         children = [each for each in grown(parents, scope.positions) if predicted_latency(each, ratios) <= scope.budget]
-        if len(decided) == 2:
-            children += [each for pair in parents for each in mixed(pair, scope.partner)]
         if not children:
             break
-        decided.append(children)
+        decided.append(list(dict.fromkeys(children + (compared(scope) if len(decided) == 1 else []))))
     return decided
 
 # %% ../../../nbs/cnl/07a_search.ipynb #624133ed
 @dataclass(frozen=True)
 class Rule:
-    """A rule and what the results say: `gains` are the differences of mAP that it predicts to be positive."""
+    """A rule and what the results say: `gains` holds for each seed the mean difference of mAP, positive if the rule is right.
+
+    `comparisons`: how many pairs of networks each of these means is taken over.
+    """
 
     name: str
     text: str
     gains: tuple[float, ...]
-    seeds: int
+    comparisons: int
 
     @property
     def margin(self) -> float:
-        """Mean difference of mAP."""
+        """Mean difference of mAP over comparisons and seeds."""
         return float(np.mean(self.gains)) if self.gains else float("nan")
 
     @property
     def spread(self) -> float:
-        """Standard error of the mean difference; NaN for fewer than two comparisons."""
-        return float(np.std(self.gains, ddof=1) / np.sqrt(len(self.gains))) if len(self.gains) > 1 else float("nan")
+        """Standard deviation of the seeds' mean differences; NaN for one seed."""
+        return float(np.std(self.gains, ddof=1)) if len(self.gains) > 1 else float("nan")
 
     @property
     def verdict(self) -> str:
         """holds, fails, undecided (within the spread, or fewer than three seeds), or "not here" (nothing to compare)."""
         if not self.gains:
             return "not here"
-        if self.seeds < MIN_SEEDS or not abs(self.margin) > self.spread:
+        if len(self.gains) < MIN_SEEDS or not abs(self.margin) > self.spread:
             return "undecided"
         return "holds" if self.margin > 0 else "fails"
 
@@ -148,21 +157,19 @@ def gains_of_stage_ends(scores: Mapping[str, float], networks: Sequence[Variant]
 
 # %% ../../../nbs/cnl/07a_search.ipynb #324b9406
 def gains_of_distance(scores: Mapping[str, float], networks: Sequence[Variant]) -> list[float]:
-    """Score of the wider pair less that of the narrower, for every two pairs of a kind that share a position."""
+    """Excess of the wider pair less that of the narrower, for every two pairs of a kind that share a position."""
     pairs = [n for n in networks if len(n.positions) == 2 and isinstance(n.block, str)]
     width = lambda n: n.positions[1] - n.positions[0]
-    return [(scores[a.row] - scores[b.row]) * float(np.sign(width(a) - width(b))) for a, b in combinations(pairs, 2)
-            if a.block == b.block and set(a.positions) & set(b.positions) and width(a) != width(b)]
+    excess = lambda n: scores[n.row] - sum(scores.get(variant(n.block, at).row, float("nan")) for at in n.positions)
+    gains = [(excess(a) - excess(b)) * float(np.sign(width(a) - width(b))) for a, b in combinations(pairs, 2)
+             if a.block == b.block and set(a.positions) & set(b.positions) and width(a) != width(b)]
+    return [gain for gain in gains if np.isfinite(gain)]
 
 # %% ../../../nbs/cnl/07a_search.ipynb #1f0d1d10
 def gains_of_mixing(scores: Mapping[str, float], networks: Sequence[Variant]) -> list[float]:
-    """Score of a mixed pair less the better of the two pure pairs that were trained at its positions."""
-    gains = []
-    for n in networks:
-        if isinstance(n.block, tuple):
-            pure = [scores[variant(block, *n.positions).row] for block in n.block if variant(block, *n.positions).row in scores]
-            gains += [scores[n.row] - max(pure)] if pure else []
-    return gains
+    """Score of each mixed pair less that of each pure pair of its kinds at its positions."""
+    return [scores[n.row] - scores[variant(block, *n.positions).row] for n in networks if isinstance(n.block, tuple)
+            for block in n.block if variant(block, *n.positions).row in scores]
 
 # %% ../../../nbs/cnl/07a_search.ipynb #9f1fb363
 def gains_of_stopping(scores: Mapping[str, float], networks: Sequence[Variant]) -> list[float]:
@@ -181,6 +188,11 @@ RULES: dict[str, tuple[str, Callable]] = {
 }
 
 def rules(results: Mapping[Variant, Sequence[float]], seeds: int) -> list[Rule]:
-    """What finished runs say about the paper's rules. `results`: network -> mAP of each seed."""
-    networks, scores = list(results), {network.row: float(np.mean(values)) for network, values in results.items()}
-    return [Rule(name, text, tuple(gains(scores, networks)), seeds) for name, (text, gains) in RULES.items()]
+    """What finished runs say about the paper's rules. `results`: network -> mAP of each of `seeds` seeds, in the order of the seeds."""
+    networks = list(results)
+    by_seed = [{network.row: float(values[seed]) for network, values in results.items()} for seed in range(seeds)]
+    found = []
+    for name, (text, gains) in RULES.items():
+        compared = [gains(scores, networks) for scores in by_seed]
+        found.append(Rule(name, text, tuple(float(np.mean(each)) for each in compared if each), len(compared[0])))
+    return found
