@@ -130,7 +130,7 @@ def make_place(seed: int, camera: Camera, oversample: int = 2) -> Place:
     """The place in front of a camera, ray-cast with `oversample` x `oversample` rays a pixel (0.4 s; kept for later shots)."""
     offsets = (np.stack(np.meshgrid(np.arange(oversample), np.arange(oversample)), -1).reshape(-1, 2) + .5) / oversample
     pixels = np.stack(np.meshgrid(np.arange(camera.columns), np.arange(camera.rows)), -1).reshape(-1, 2)
-    trace, ground = {"street": _street, "corridor": _corridor}[camera.place](seed, camera)
+    trace, ground = (_corridor if camera.place == "corridor" else _street)(seed, camera)
     layers = [trace(rays(camera, pixels + offset)) for offset in offsets]
     ambient, direct = ((sum(layer[i] for layer in layers) / np.float32(len(layers))).reshape(camera.rows, camera.columns, 3) for i in (0, 1))
     return Place(ambient, direct, np.float32(ground))
