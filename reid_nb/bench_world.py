@@ -11,7 +11,8 @@ from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 
-from .twins.market1501 import Record, picture, plan, pool_of, records_of, shot_of
+from .twins.market1501 import picture, plan, shot_of
+from .world.writing import Record, pool_of, records_of
 from .world.scenes import jpeg, trace
 
 # %% ../nbs/laboratory/bench_world.ipynb #3c8ba239

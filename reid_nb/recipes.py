@@ -64,6 +64,8 @@ class Recipe:
       line from `warmup_factor` x `lr` to `lr`. Fractions of an epoch are allowed.
     - `flip`, `erasing`: probabilities. `pad`: border added before the random crop.
     - `precision`: "no" (float32), "fp16" or "bf16" (mixed). `init`: "random" or "imagenet" (from the local cache).
+    - `frozen`: names of modules, separated by blanks, that are not trained, with all that is inside ("trunk neck": the
+      classifier alone is).
     """
 
     name: str
@@ -86,6 +88,7 @@ class Recipe:
     erasing: float = 0.5
     precision: str = "no"
     init: str = "random"
+    frozen: str = ""
 
     def __post_init__(self):
         for field, kind in typing.get_type_hints(Recipe).items():

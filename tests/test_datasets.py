@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from reid_nb.datasets import market1501, registry
+from reid_nb.datasets import market1501, registry, roreas
 from reid_nb.datasets.folder import draw_queries, load_csv, load_folder, split_identities
 from reid_nb.errors import ReidError, UsageError
 from reid_nb.metrics import evaluate
@@ -56,9 +56,9 @@ def test_verification_counts_against_the_published_numbers(market):
     assert market1501.COUNTS["images"] == 12936 + 3368 + 19732
 
 
-def make_twin(root, **changes):
+def make_twin(root, load=market1501.load, **changes):
     """Turn the folder into a twin: what it holds stands in its twin.json."""
-    made = {"size": {"train_ids": 2, "test_ids": 1}, "images": 6, "labels": market1501.load(root).labels_hash(), **changes}
+    made = {"size": {"train_ids": 2, "test_ids": 1}, "images": 6, "labels": load(root).labels_hash(), **changes}
     (root / "twin.json").write_text(json.dumps(made))
 
 
@@ -137,7 +137,7 @@ def test_a_folder_may_bear_the_short_name(market, tmp_path, monkeypatch):
 
 
 def test_a_dataset_without_a_loader_says_when_it_comes():
-    assert registry.names() == ["market1501"] and registry.info("prw").paper == "person_search"
+    assert registry.names() == ["market1501", "roreas"] and registry.info("prw").paper == "person_search"
     with pytest.raises(ReidError, match="PRW cannot be read yet.*'person_search'"):
         registry.load("prw")
 
@@ -155,6 +155,51 @@ def test_status_tells_absent_present_and_damaged(market, tmp_path):
     assert (there["here"], there["origin"], there["verified"]) == ("yes", "real", "no") and "2 instead of 12936" in there["remark"]
     draw(market / "query" / "holiday.jpg")
     assert registry.status(market.parent).loc[0, "here"] == "damaged"
+
+
+# ROREAS+
+
+@pytest.fixture
+def robot(tmp_path):
+    root = tmp_path / "ROREAS-plus"
+    for path in ("bounding_box_train/0002_t03s1_000451.jpg", "query/0001_t01s1_001051.jpg", "bounding_box_test/0001_t12s2_000301.jpg"):
+        draw(root / path)
+    return root
+
+
+@pytest.mark.parametrize("level", ["itself", "parent"])
+def test_roreas_reads_the_tour_as_the_camera(robot, level):
+    dataset = roreas.load(robot if level == "itself" else robot.parent)
+    assert dataset.name == "roreas" and dataset.origin == "real"
+    assert dataset.gallery.iloc[0].drop("path").to_dict() == {"pid": 1, "camid": 12, "seqid": 2, "frame": 301}
+
+
+def test_roreas_is_held_against_section_v(robot):
+    checks = registry.verify(roreas.load(robot))
+    assert checks["expected"].to_dict() == {"persons": 421, "train identities": 50, "train images": 34012, "test identities": 371,
+                                            "query images": 945, "gallery images": 2520, "damaged images": "none"}
+    assert checks["found"].tolist()[:-1] == [2, 1, 1, 1, 1, 1]
+    make_twin(robot, roreas.load, size={"train_ids": 1, "test_ids": 1}, images=3)
+    assert registry.verify(roreas.load(robot))["ok"].all()
+
+
+@pytest.mark.parametrize("breakage, words", [
+    (lambda root: [p.unlink() for p in (root / "query").iterdir()], "query is empty"),
+    (lambda root: (root / "query").rename(root / "gone"), "query is missing.*not public"),
+    (lambda root: ((root / "query").rename(root / "gone"), (root.parent / "roreas.tar").write_bytes(b"")), "roreas.tar lies there"),
+    (lambda root: draw(root / "query" / "0002_c1s1_000451_03.jpg"), "1 names that are not ROREAS.*0002_t03s1_000451.jpg"),
+    (lambda root: draw(root / "query" / "0000_t01s1_000451.jpg"), "1 names that are not ROREAS"),
+], ids=["empty", "half", "packed", "misnamed", "nobody"])
+def test_a_broken_copy_of_roreas_gets_one_plain_error(robot, breakage, words):
+    breakage(robot)
+    with pytest.raises(ReidError, match=words):
+        roreas.load(robot)
+
+
+def test_roreas_says_whom_to_ask_and_that_it_is_private(tmp_path, monkeypatch):
+    monkeypatch.setenv("REID_NB_DATA", str(tmp_path))
+    with pytest.raises(ReidError, match="ROREAS. is not here.*TU Ilmenau.*not public"):
+        registry.load("roreas")
 
 
 # Own pictures

@@ -194,3 +194,11 @@ def test_protocols_by_name():
     assert all(get(name) is protocol and protocol.name == name for name, protocol in PROTOCOLS.items())
     with pytest.raises(UsageError, match="Did you mean 'market1501'"):
         get("market-1501")
+
+
+def test_on_the_robot_the_session_takes_the_cameras_part():
+    protocol = get("roreas")
+    query = pd.DataFrame({"path": ["q"], "pid": [7], "camid": [1]})
+    gallery = pd.DataFrame({"path": list("abc"), "pid": [7, 7, 8], "camid": [1, 2, 1]})
+    assert protocol.left_out.holds(query, gallery, np.zeros(3, int), np.arange(3)).tolist() == [True, False, False]
+    assert "the same pid and the same camid. There is one camera" in protocol.describe() and "leaves open" in protocol.describe()

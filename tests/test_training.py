@@ -283,3 +283,38 @@ def test_two_processes_share_the_batch(whole, dataset, tmp_path):
     assert read_json(tmp_path / "run" / "recipe.json")["processes"] == 2
     shared, alone = load_file(tmp_path / "run" / "model.safetensors"), load_file(whole / "model.safetensors")
     assert shared.keys() == alone.keys() and all(tensor.isfinite().all() for tensor in shared.values())
+
+
+# Two-step fine-tuning
+
+FROZEN = TINY.scaled(name="frozen", frozen="trunk neck")
+
+
+def test_what_is_frozen_keeps_every_bit_and_the_rest_learns(whole, dataset, tmp_path):
+    start = whole / "model.safetensors"
+    before, after = load_file(start), load_file(training.train(FROZEN, dataset, 1, tmp_path, threads=1, start=start, progress=False))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any(name.endswith("running_mean") for name in before) and changed == {"classifier.weight"}
+
+
+def test_a_frozen_part_alone_leaves_the_others_to_train(whole, dataset, tmp_path):
+    start, recipe = whole / "model.safetensors", TINY.scaled(name="stage", frozen="trunk.layer1", epochs=1)
+    before, after = load_file(start), load_file(training.train(recipe, dataset, 0, tmp_path, threads=1, start=start, progress=False))
+    for name in before:
+        assert torch.equal(before[name], after[name]) == (name.startswith("trunk.layer1.") or name == "neck.bias"), name
+
+
+def test_a_frozen_training_resumes_to_the_bit(whole, dataset, tmp_path, monkeypatch):
+    start = whole / "model.safetensors"
+    undisturbed = training.train(FROZEN, dataset, 0, tmp_path / "a", threads=1, start=start, progress=False)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        interrupt_in(patched, 1)
+        training.train(FROZEN, dataset, 0, tmp_path / "b", threads=1, start=start, progress=False)
+    again = training.train(FROZEN, dataset, 0, tmp_path / "b", threads=1, start=start, progress=False)
+    assert again.read_bytes() == undisturbed.read_bytes()
+
+
+@pytest.mark.parametrize("frozen, told", [("trunc", "Did you mean 'trunk'"), ("trunk neck classifier", "nothing to train"), ("trunk.layer9", "trunk.layer9")])
+def test_a_frozen_name_is_looked_up(dataset, tmp_path, frozen, told):
+    with pytest.raises(ReidError, match=told):
+        training.train(TINY.scaled(name="x", frozen=frozen), dataset, 0, tmp_path, threads=1, progress=False)

@@ -13,7 +13,9 @@ import pytest
 
 from reid_nb.datasets.market1501 import load
 from reid_nb.errors import ReidError, UsageError
+from reid_nb.files import read_json
 from reid_nb.twins import market1501 as twin
+from reid_nb.world.writing import LOOKS, as_dataset, records_of, swap_outfits
 
 TINY = twin.TwinSize(2, 3, 4)
 
@@ -51,14 +53,14 @@ def test_every_query_is_the_only_one_of_its_track_and_has_a_match():
 
 
 def test_the_labels_are_the_same_on_every_machine():
-    assert twin.as_dataset(twin.plan("mini"), ".").labels_hash() == "a611825b5c5192877ddc9babc9f69922ddbfc405bedabacfd9b8449da2707bcf"
-    assert twin.as_dataset(twin.plan(TINY, 5), ".").labels_hash() == "e154d50e9de3cf65cba37fa0a7c26c90508e0e064f1e82801dcbc4796a9dff7d"
+    assert as_dataset("market1501", twin.plan("mini"), ".").labels_hash() == "a611825b5c5192877ddc9babc9f69922ddbfc405bedabacfd9b8449da2707bcf"
+    assert as_dataset("market1501", twin.plan(TINY, 5), ".").labels_hash() == "e154d50e9de3cf65cba37fa0a7c26c90508e0e064f1e82801dcbc4796a9dff7d"
 
 
 def test_the_loader_finds_what_the_plan_says(tiny):
     dataset = load(tiny)
     assert dataset.origin == "twin"
-    assert dataset.labels_hash() == twin.as_dataset(twin.plan(TINY), tiny).labels_hash() == twin.read_json(tiny / "twin.json")["labels"]
+    assert dataset.labels_hash() == as_dataset("market1501", twin.plan(TINY), tiny).labels_hash() == read_json(tiny / "twin.json")["labels"]
 
 
 def test_the_pictures_do_not_depend_on_the_number_of_processes(tiny, tmp_path):
@@ -112,7 +114,7 @@ def test_bad_arguments_are_told(tmp_path, arguments, told):
 
 def test_looks_change_only_what_they_say():
     table = twin.plan("mini")
-    swapped, hidden = twin.swap_outfits(table), twin.LOOKS["masked"](table)
+    swapped, hidden = swap_outfits(table), LOOKS["masked"](table)
     people = swapped[swapped.kind == "person"]
     assert (people.outfit != people.subject).mean() > 0.95 and not hidden.visible.any()
     assert sorted(people[people.camid == 1].groupby("subject").outfit.first()) == sorted(people[people.camid == 1].subject.unique())
@@ -121,7 +123,7 @@ def test_looks_change_only_what_they_say():
 
 
 def test_where_people_stand_does_not_depend_on_who_they_are():
-    record = twin.records_of(twin.plan(TINY))[0]
+    record = records_of(twin.plan(TINY))[0]
     one, two = (twin.shot_of(record._replace(subject=subject, outfit=subject, pid=subject), 0) for subject in (1, 2))
     assert (one.actor.x, one.actor.z, one.actor.heading, one.light, one.box) == (two.actor.x, two.actor.z, two.actor.heading, two.light, two.box)
     assert np.isclose(one.actor.pose.phase, two.actor.pose.phase)

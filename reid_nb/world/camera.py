@@ -30,6 +30,7 @@ class Camera:
     quality: int          # of its JPEG encoder, 1 ... 95
     columns: int = 480    # size of the frame, pixels
     rows: int = 270
+    place: str = "street"   # what it looks at: "street" or "corridor"
 
 # %% ../../nbs/foundations/07a_camera.ipynb #cb4b0fa3
 def axes(camera: Camera) -> tuple[np.ndarray, np.ndarray]:
