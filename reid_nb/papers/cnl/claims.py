@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from ...claims import (Claim, Evidence, Verdict, adds_more, all_of, below, judge, positive, same_speed, trained_above,
                             trained_close)
+from . import robot
 from .variants import SHAPE_GROUPS, TABLE_1, row_name
 
 # %% ../../../nbs/cnl/04_claims.ipynb #0ef69846
@@ -324,4 +325,4 @@ OPEN += [
           "baseline and circle loss.", "IV-E", would_need("a ResNet-50 without attention trained with circle loss; the number is of reference [64]")),
 ]
 
-CLAIMS = SPEED + ACCURACY + SEARCH + OPEN
+CLAIMS = SPEED + ACCURACY + SEARCH + robot.CLAIMS + OPEN

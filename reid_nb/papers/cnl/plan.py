@@ -9,7 +9,7 @@ __all__ = ['SMOKE_SPEED', 'SMOKE', 'candidates', 'latency_job', 'rows', 'artefac
 from collections.abc import Callable
 from dataclasses import replace
 
-from . import ablation, mobile_plan
+from . import ablation, mobile_plan, robot
 from .search import SCOPES, rounds, singles
 from .variants import (BLOCK_NAMES, MODEL, SHAPE_GROUPS, SIZES, VARIANTS, Size, Variant, job_name, train_jobs,
                                          trunk_jobs, variant)
@@ -56,9 +56,10 @@ def plan(preset: Preset, seeds: int) -> Plan:
     size, table, first = SIZES[preset.name], rows(preset.name), singles(SCOPES[preset.name])
     jobs = [latency_job(preset.name, size), *trunk_jobs(size, seeds)]
     jobs += [job for each in (*table, *first) for job in train_jobs(each, size, seeds)]
-    jobs += ablation.jobs(preset.name, size, seeds) + mobile_plan.jobs(preset.name, size, seeds)
+    jobs += robot.jobs(preset.name, size, seeds) + ablation.jobs(preset.name, size, seeds) + mobile_plan.jobs(preset.name, size, seeds)
     names = lambda variants: tuple(job_name(each, seed) for each in variants for seed in range(seeds))
-    known = {**artefacts(names(table), names(first)), "ablation": ablation.artefact(preset.name, seeds),
+    known = {**artefacts(names(table), names(first)), "table_2": replace(robot.ARTEFACT, needs=robot.needs(seeds)),
+             "ablation": ablation.artefact(preset.name, seeds),
              "mobile": mobile_plan.artefact(preset.name, size, seeds)}
     return Plan("cnl", PAPERS["cnl"], preset, seeds, {job.name: job for job in jobs}, known, grow)
 
