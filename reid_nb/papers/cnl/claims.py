@@ -8,6 +8,7 @@ __all__ = ['SPEED', 'ACCURACY', 'CLAIMS', 'speed', 'accuracy', 'better', 'faster
 
 # %% ../../../nbs/cnl/04_claims.ipynb #47d7393a
 from ...claims import Claim, Evidence, Verdict, all_of, below, same_speed, trained_above, trained_close
+from . import robot
 from .variants import SHAPE_GROUPS, TABLE_1, row_name
 
 # %% ../../../nbs/cnl/04_claims.ipynb #0ef69846
@@ -119,4 +120,4 @@ ACCURACY += [
                            below(e, speed(circle("cnl")), speed(circle("agw"))))),
 ]
 
-CLAIMS = SPEED + ACCURACY
+CLAIMS = SPEED + ACCURACY + robot.CLAIMS

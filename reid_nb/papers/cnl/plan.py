@@ -9,6 +9,7 @@ __all__ = ['SMOKE_SPEED', 'SMOKE', 'candidates', 'latency_job', 'rows', 'artefac
 from collections.abc import Callable
 from dataclasses import replace
 
+from . import robot
 from .search import SCOPES, rounds, singles
 from .variants import (COMPARED, MODEL, SHAPE_GROUPS, SIZES, VARIANTS, Size, Variant, job_name, train_jobs,
                                          trunk_jobs, variant)
@@ -53,8 +54,10 @@ def plan(preset: Preset, seeds: int) -> Plan:
     size, table, first = SIZES[preset.name], rows(preset.name), singles(SCOPES[preset.name])
     jobs = [latency_job(preset.name, size), *trunk_jobs(size, seeds)]
     jobs += [job for each in (*table, *first) for job in train_jobs(each, size, seeds)]
+    jobs += robot.jobs(preset.name, size, seeds)
     names = lambda variants: tuple(job_name(each, seed) for each in variants for seed in range(seeds))
-    return Plan("cnl", PAPERS["cnl"], preset, seeds, {job.name: job for job in jobs}, artefacts(names(table), names(first)), grow)
+    known = artefacts(names(table), names(first)) | {robot.ARTEFACT.name: replace(robot.ARTEFACT, needs=robot.needs(seeds))}
+    return Plan("cnl", PAPERS["cnl"], preset, seeds, {job.name: job for job in jobs}, known, grow)
 
 # %% ../../../nbs/cnl/09_plan.ipynb #7ff81f36
 def results(plan: Plan, finished: Callable) -> tuple[dict[str, list[float]], dict[str, float]]:
