@@ -57,15 +57,12 @@ class Recipe:
     """How one network is trained. Lengths are in pixels, times in epochs, all checked on construction (`UsageError`).
 
     - `name`: for people. `model`: "module:function" returning a trunk. `model_args`: its keyword arguments.
-    - `losses`: name -> options, as `reid_nb.losses.build` takes them (an option `weight` scales the loss).
-    - `image_size`: height, width. `identities` x `images`: P x K of a batch.
+    - `losses`: name -> options for `reid_nb.losses.build` (`weight` scales a loss). `image_size`: height, width. `identities` x `images`: P x K.
     - `epochs`, `lr` (of Adam), `weight_decay` (L2, inside Adam), `center_lr` (of the centers' SGD).
     - `milestones`: after that many epochs the rate is multiplied by `gamma`. `warmup_epochs`: the rate rises in a straight
       line from `warmup_factor` x `lr` to `lr`. Fractions of an epoch are allowed.
-    - `flip`, `erasing`: probabilities. `pad`: border added before the random crop.
-    - `precision`: "no" (float32), "fp16" or "bf16" (mixed). `init`: "random" or "imagenet" (from the local cache).
-    - `frozen`: names of modules, separated by blanks, that are not trained, with all that is inside ("trunk neck": the
-      classifier alone is).
+    - `flip`, `erasing`: probabilities. `pad`: border added before the random crop. `precision`: "no" (float32), "fp16" or "bf16" (mixed).
+    - `init`: "random" or "imagenet" (from the local cache). `frozen`: names of modules, separated by blanks, that are not trained.
     """
 
     name: str
