@@ -25,7 +25,7 @@ def robot_job(kind: str, network: Variant, seed: int) -> str:
 
 # %% ../../../nbs/cnl/08a_robot_plan.ipynb #0032882e
 TWINS = {"smoke": "smoke", "mini": "mini", "night": "night", "gpu": "gpu", "paper": None}   # preset -> size of the ROREAS+ twin
-EPOCHS = {"smoke": (1, 1, 1), "mini": (4, 8, 24), "night": (4, 8, 24), "gpu": (5, 20, 40), "paper": (10, 60, 120)}   # step 1, step 2, alone
+EPOCHS = {"smoke": (1, 1, 1), "mini": (4, 20, 24), "night": (4, 20, 24), "gpu": (5, 35, 40), "paper": (10, 110, 120)}   # step 1, step 2, alone
 IMAGES = {"smoke": 96, "mini": 840, "night": 2000, "gpu": 8000, "paper": 34012}   # training images, for the time estimate
 
 def steps(preset: str, network: Variant, size: Size) -> tuple[Recipe, Recipe, Recipe]:
@@ -33,7 +33,7 @@ def steps(preset: str, network: Variant, size: Size) -> tuple[Recipe, Recipe, Re
     first, second, alone = (recipe(network, size, epochs) for epochs in EPOCHS[preset])
     cold = {} if size.trunk_epochs is None else {"lr": 1e-3, "warmup_epochs": 1.0}
     return (first.scaled(name=f"{network.row}, step 1", frozen="trunk neck", lr=10 * first.lr, init="random"),
-            second.scaled(name=f"{network.row}, step 2", init="random"), alone.scaled(name=f"{network.row}, alone", **cold))
+            second.scaled(name=f"{network.row}, step 2", init="random", **cold), alone.scaled(name=f"{network.row}, alone", **cold))
 
 # %% ../../../nbs/cnl/08a_robot_plan.ipynb #2c9ef033
 def chain(preset: str, size: Size, network: Variant, seed: int, threads: int) -> list[Train | Evaluate]:
