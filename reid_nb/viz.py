@@ -198,7 +198,7 @@ def accuracy_speed_plane(points: pd.DataFrame, x_label: str, y_label: str, serie
             axes.annotate(point["name"], (point["x"], point["y"]), (edge, place), fontsize=8, va="center",
                           arrowprops={"arrowstyle": "-", "color": "#bbbbbb", "linewidth": 0.6})
         axes.set(xlabel=x_label, ylabel=y_label)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=4)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=8)
     return figure
 
 # %% ../nbs/foundations/14_viz.ipynb #e97b3895
@@ -221,15 +221,16 @@ def bars_by_position(values: pd.DataFrame, errors: pd.DataFrame, lines: Mapping[
             for bar, light in zip(bars, faint[name] if faint is not None else ()):
                 bar.set_alpha(0.35 if light else None)
             low = (values[name] < floor).to_numpy() & (floor != 0)
-            axes.plot(at[low], np.full(low.sum(), floor), "v", color=colour, markersize=7, clip_on=False)
+            if low.any():
+                axes.plot(at[low], np.full(low.sum(), floor), "v", color=colour, markersize=7, clip_on=False)
         reach = np.nanmax([np.nanmax(values), *lines.values()]) - floor
         axes.set_ylim(floor if floor else min(np.nanmin(values), 0) - 0.08 * reach, floor + 1.2 * reach)
         for (name, height), line in zip(lines.items(), ("solid", "dashed", "dotted")):
             axes.axhline(height, color=COLOURS["black"], linestyle=line, linewidth=1)
-            axes.annotate(name, (len(values) - 0.4, height), fontsize=8, va="bottom", ha="right")
+            axes.annotate(name, (1.005, height), xycoords=("axes fraction", "data"), fontsize=8, va="center")  # beside the bars
         axes.set(xlabel="position", ylabel=y_label, xticks=np.arange(len(values)), xticklabels=values.index)
         axes.grid(axis="x", visible=False)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=4)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=8)
     return figure
 
 # %% ../nbs/foundations/14_viz.ipynb #b078d294
