@@ -33,7 +33,7 @@ class Preset:
 
 # %% ../nbs/laboratory/plans.ipynb #a3d32dc3
 PRESETS = {preset.name: preset for preset in [
-    Preset("smoke", 1, "twin", "cpu", False, "The path runs end to end on tiny twins within a minute a paper. "
+    Preset("smoke", 1, "twin", "cpu", False, "The path runs end to end on tiny twins within minutes a paper. "
            "No trained number means anything."),
     Preset("mini", 1, "twin", "cpu", True, "Two CPU cores and minutes: rendered twins, quarter-width networks, one seed. "
            "Trained numbers show the method at work and are not comparable with the paper's."),

@@ -230,7 +230,7 @@ def _remark(kind: str, cells: pd.DataFrame, preset: str) -> str:
     """How a reader should take this kind's numbers at this preset."""
     if kind == "architecture" and (cells.source == "formula").any():
         count = sum(cells.source == "formula")
-        return (f"The paper prints {'none' if count == len(cells) else f'all but {count}'} of them: "
+        return (f"The paper prints {len(cells) - count or 'none'} of them: "
                 f"{'they are' if count == len(cells) else 'the others are'} counted on the network and compared with a closed formula.")
     if kind == "hardware":
         return "Speeds of this machine, not of the paper's: compare rows within a column, as ratios."
