@@ -85,8 +85,7 @@ def grow(plan: Plan, finished: Callable) -> Plan:
     """The plan with the networks of every round of the search that its results have opened."""
     scores, ratios = results(plan, finished)
     decided = sum(rounds(SCOPES[plan.preset.name], scores, ratios, plan.seeds), [])
-    new = [job for each in decided for job in train_jobs(each, SIZES[plan.preset.name], plan.seeds) if job.name not in plan.jobs]
-    added = tuple(job.name for each in decided for job in train_jobs(each, SIZES[plan.preset.name], plan.seeds))
+    asked = {job.name: job for each in decided for job in train_jobs(each, SIZES[plan.preset.name], plan.seeds)}
     search = plan.artefact("search")
-    return replace(plan, jobs={**plan.jobs, **{job.name: job for job in new}},
-                   artefacts={**plan.artefacts, "search": replace(search, needs=tuple(dict.fromkeys([*search.needs, *added])))})
+    return replace(plan, jobs={**plan.jobs, **asked},
+                   artefacts={**plan.artefacts, "search": replace(search, needs=tuple(dict.fromkeys([*search.needs, *asked])))})
