@@ -106,12 +106,13 @@ def report(preset: PresetOption = "mini"):
 # %% ../nbs/laboratory/cli.ipynb #3b4b2843
 @app.command()
 def data():
-    """List the datasets: task, licence, where to ask, whether they are here, real or twin, verified or not."""
+    """List the datasets: task, licence, where to ask, whether they are here, real or twin, verified or not; then the twins in outputs."""
     from reid_nb.datasets import registry
-    from reid_nb.files import data_root
+    from reid_nb.files import data_root, outputs_root
 
     say(f"data root: {data_root()}" + ("" if data_root().is_dir() else " (there is no such folder)"))
     say(registry.listing(data_root()))
+    say(registry.twins_here(outputs_root() / "twins") or f"no twins are rendered yet in {outputs_root() / 'twins'}")
 
 # %% ../nbs/laboratory/cli.ipynb #c5b86fc1
 @app.command()

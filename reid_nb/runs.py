@@ -119,9 +119,7 @@ def real_dataset(name: str) -> Dataset:
     if dataset.origin != "real":
         raise ReidError(f"{dataset.root} holds a {dataset.origin} of {name}, where the real dataset is asked for. Unpack the real one "
                         "there, or choose a preset that runs on twins (smoke, mini, night, gpu).")
-    checks = registry.verify(dataset)
-    if not checks["ok"].all():
-        wrong = "; ".join(f"{check}: {row.found} instead of {row.expected}" for check, row in checks[~checks["ok"]].iterrows())
+    if wrong := registry.deviations(registry.verify(dataset)):
         raise ReidError(f"{dataset.root} is not {name} as published: {wrong}. Unpack it again; numbers from other data would not be "
                         "comparable with the paper's.")
     return dataset

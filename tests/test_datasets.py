@@ -11,6 +11,7 @@ from reid_nb.datasets.folder import draw_queries, load_csv, load_folder, split_i
 from reid_nb.errors import ReidError, UsageError
 from reid_nb.metrics import evaluate
 from reid_nb.protocols import ALL_PAIRS
+from reid_nb.twins import market1501 as market_twin
 
 NAMES = {"bounding_box_train": ["0002_c1s1_000451_03.jpg", "0007_c3s3_077419_03.jpg"], "query": ["0001_c1s1_001051_00.jpg"],
          "bounding_box_test": ["0001_c2s1_000301_01.jpg", "-1_c3s2_012376_05.jpg", "0000_c4s1_000001_01.jpg"]}
@@ -147,6 +148,14 @@ def test_listing_is_whole_and_fits_every_dataset(market):
     text = registry.listing(market.parent)
     assert all(known.title in text and known.layout in text and known.where in text for known in registry.REGISTRY.values())
     assert "here, twin, verified" in text.splitlines()[1]
+
+
+def test_rendered_twins_are_listed_and_unfinished_ones_are_not(tmp_path):
+    assert registry.twins_here(tmp_path) == ""
+    market_twin.write(tmp_path / "one", market_twin.TwinSize(2, 3, 4), workers=1, progress=False)
+    (tmp_path / ".two.partial").mkdir()
+    images = len(list((tmp_path / "one").rglob("*.jpg")))
+    assert registry.twins_here(tmp_path) == f"twin of market1501: {images} rendered images in {tmp_path / 'one'}"
 
 
 def test_status_tells_absent_present_and_damaged(market, tmp_path):

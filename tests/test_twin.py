@@ -1,5 +1,4 @@
 """The Market-1501 twin: structure, bits, and writing that can be interrupted."""
-import hashlib
 import os
 import signal
 import subprocess
@@ -11,6 +10,7 @@ import numpy as np
 import psutil
 import pytest
 
+from folders import bits
 from reid_nb.datasets.market1501 import load
 from reid_nb.errors import ReidError, UsageError
 from reid_nb.files import read_json
@@ -18,10 +18,6 @@ from reid_nb.twins import market1501 as twin
 from reid_nb.world.writing import LOOKS, as_dataset, records_of, swap_outfits
 
 TINY = twin.TwinSize(2, 3, 4)
-
-
-def bits(folder):
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*.*"))}
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,8 @@
 """The ROREAS+ twin: published totals, bits, one robot's world that shares nobody with the Market twin."""
-import hashlib
-
 import numpy as np
 import pytest
 
+from folders import bits
 from reid_nb.datasets.registry import verify
 from reid_nb.datasets.roreas import COUNTS, load
 from reid_nb.errors import ReidError, UsageError
@@ -12,10 +11,6 @@ from reid_nb.world.scenes import make_place, masked, render
 from reid_nb.world.writing import as_dataset, records_of
 
 TINY = twin.TwinSize(2, 8, 2, 4, 5)
-
-
-def bits(folder):
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*.*"))}
 
 
 @pytest.fixture(scope="module")

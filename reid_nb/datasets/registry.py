@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RESEARCH', 'REGISTRY', 'DatasetInfo', 'register', 'names', 'info', 'place', 'module_of', 'remedy', 'load',
-           'ends_well', 'damaged', 'verify', 'state', 'status', 'listing']
+           'ends_well', 'damaged', 'verify', 'deviations', 'state', 'status', 'listing', 'twins_here']
 
 # %% ../../nbs/foundations/06_datasets.ipynb #990638b8
 import importlib
@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..errors import ReidError, UsageError, unknown
-from ..files import data_root
+from ..files import data_root, read_json
 from ..records import Dataset, read_image
 
 # %% ../../nbs/foundations/06_datasets.ipynb #e20705f1
@@ -182,6 +182,10 @@ def verify(dataset: Dataset) -> pd.DataFrame:
     return table.assign(ok=table["expected"] == table["found"])
 
 # %% ../../nbs/foundations/06_datasets.ipynb #144f9185
+def deviations(checks: pd.DataFrame) -> str:
+    """What `verify` found other than published, in words; empty if nothing."""
+    return "; ".join(f"{name}: {row.found} instead of {row.expected}" for name, row in checks[~checks["ok"]].iterrows())
+
 def state(known: DatasetInfo, root: Path) -> dict:
     """Whether a dataset is here, real or twin, verified or not; `remark` says what is wrong or what to do."""
     where = place(known, root)
@@ -194,9 +198,8 @@ def state(known: DatasetInfo, root: Path) -> dict:
         checks = verify(dataset)
     except ReidError as error:
         return {"here": "damaged", "origin": "", "verified": "no", "remark": str(error)}
-    wrong = checks[~checks["ok"]]
-    remark = "; ".join(f"{name}: {row.found} instead of {row.expected}" for name, row in wrong.iterrows())
-    return {"here": "yes", "origin": dataset.origin, "verified": "no" if len(wrong) else "yes", "remark": remark}
+    wrong = deviations(checks)
+    return {"here": "yes", "origin": dataset.origin, "verified": "no" if wrong else "yes", "remark": wrong}
 
 def status(root: Path) -> pd.DataFrame:
     """One row a dataset: name, task, terms, here, origin, verified, remark. What can be read comes first."""
@@ -215,3 +218,8 @@ def listing(root: Path) -> str:
                   f"    {found}" + (f". {row.remark}" if row.remark else ""), f"    from {known.where}; {known.terms}",
                   f"    in {known.folder}/: {known.layout}"]
     return "\n".join(lines)
+
+def twins_here(folder: Path) -> str:
+    """The finished twins in `folder`, one line each, as text for a terminal."""
+    told = [(path.parent.name, read_json(path)) for path in sorted(folder.glob("*/twin.json"))]
+    return "\n".join(f"twin of {about['twin_of']}: {about['images']:,} rendered images in {folder / name}" for name, about in told)

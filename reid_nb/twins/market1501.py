@@ -7,7 +7,7 @@ __all__ = ['SIZES', 'CAMERAS', 'SEEN_BY', 'STRANGERS', 'GENERATOR', 'TwinSize', 
            'encoded', 'write']
 
 # %% ../../nbs/foundations/07d_market1501_twin.ipynb #c6cfd7e3
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from ..world.camera import make_camera
 from ..world.people import Pose, make_outfit, make_person
 from ..world.scenes import Actor, Box, Shot, jpeg, make_light, make_thing, render
 from ..world.seeds import integers, shuffled, stream
-from ..world.writing import Record, as_dataset, looked, records_of, write_twin
+from ..world.writing import Record, description, looked, records_of, write_twin
 
 # %% ../../nbs/foundations/07d_market1501_twin.ipynb #e675d00d
 @dataclass(frozen=True)
@@ -160,10 +160,6 @@ def picture(record: Record, seed: int, height: int = 128, width: int = 64) -> np
 # %% ../../nbs/foundations/07d_market1501_twin.ipynb #fff8b3de
 GENERATOR = 1  # raised by every change that changes pictures or labels
 
-def _describe(size: TwinSize, seed: int, look: str, table: pd.DataFrame) -> dict:
-    return dict(twin_of="market1501", generator=GENERATOR, seed=seed, size=asdict(size), look=look, images=len(table),
-                labels=as_dataset("market1501", table, ".").labels_hash())
-
 def encoded(record: Record, seed: int, height: int, width: int) -> bytes:
     """The JPEG file of a record."""
     return jpeg(picture(record, seed, height, width), make_camera(seed, record.camid - 1).quality)
@@ -177,4 +173,4 @@ def write(folder: str | Path, size: str | TwinSize, seed: int = 0, workers: int 
     size = size_of(size)
     table = looked(plan(size, seed), look)
     records = records_of(table.sort_values(["camid", "number"]))
-    return write_twin(folder, records, _describe(size, seed, look, table), encoded, (seed, size.height, size.width), workers, progress)
+    return write_twin(folder, records, description("market1501", GENERATOR, seed, size, look, table), encoded, (seed, size.height, size.width), workers, progress)

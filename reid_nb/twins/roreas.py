@@ -8,7 +8,7 @@ __all__ = ['SIZES', 'TOURS', 'TRAIN_TOURS', 'LABELS', 'STEP', 'OWN', 'STRANGERS'
            'write']
 
 # %% ../../nbs/foundations/07f_roreas_twin.ipynb #48368301
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from ..world.camera import Camera
 from ..world.people import Outfit, Pose, make_outfit, make_person
 from ..world.scenes import Actor, Box, Light, Shot, jpeg, make_corridor, render, turned
 from ..world.seeds import integers, shuffled, stream
-from ..world.writing import Record, as_dataset, looked, records_of, write_twin
+from ..world.writing import Record, description, looked, records_of, write_twin
 
 # %% ../../nbs/foundations/07f_roreas_twin.ipynb #d8798508
 @dataclass(frozen=True)
@@ -191,10 +191,6 @@ def picture(record: Record, seed: int, height: int = 128, width: int = 64) -> np
 # %% ../../nbs/foundations/07f_roreas_twin.ipynb #df93bdc1
 GENERATOR = 1  # raised by every change that changes pictures or labels
 
-def _describe(size: TwinSize, seed: int, look: str, table: pd.DataFrame) -> dict:
-    return dict(twin_of="roreas", generator=GENERATOR, seed=seed, size=asdict(size), look=look, images=len(table),
-                labels=as_dataset("roreas", table, ".").labels_hash())
-
 def encoded(record: Record, seed: int, height: int, width: int) -> bytes:
     """The JPEG file of a record."""
     return jpeg(picture(record, seed, height, width), robot_camera(seed, 0).quality)
@@ -208,4 +204,4 @@ def write(folder: str | Path, size: str | TwinSize, seed: int = 0, workers: int 
     size = size_of(size)
     table = looked(plan(size, seed), look)
     records = sorted(records_of(table), key=lambda record: (spot_of(record, seed), record.number))  # a place is traced once
-    return write_twin(folder, records, _describe(size, seed, look, table), encoded, (seed, size.height, size.width), workers, progress)
+    return write_twin(folder, records, description("roreas", GENERATOR, seed, size, look, table), encoded, (seed, size.height, size.width), workers, progress)

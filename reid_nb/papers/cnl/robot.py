@@ -8,12 +8,12 @@ __all__ = ['PLAIN', 'ATTENTION', 'ROWS', 'TWINS', 'EPOCHS', 'IMAGES', 'ARTEFACT'
 
 # %% ../../../nbs/cnl/08a_robot_plan.ipynb #f5738978
 from ...claims import MIN_SEEDS, Claim, Evidence, Verdict, all_of, judge, trained_above
-from .variants import Size, Variant, job_name, recipe, train_jobs, variant
+from .variants import CIRCLE_BASELINE, Size, Variant, job_name, recipe, train_jobs, variant
 from ...plans import Artefact, Data, Evaluate, Train, slug
 from ...recipes import Recipe
 
 # %% ../../../nbs/cnl/08a_robot_plan.ipynb #4ac0e992
-PLAIN = Variant("ResNet-50 (circle loss)", circle=True)
+PLAIN = CIRCLE_BASELINE
 ATTENTION = variant("cnl", 6, 8, 14, circle=True)
 ROWS = {"(1) ResNet-50, Market-1501 only": ("direct", PLAIN), "(2) C-NL @ 6, 8, 14, Market-1501 only": ("direct", ATTENTION),
         "(3) ResNet-50, fine-tuned": ("tuned", PLAIN), "(4) C-NL @ 6, 8, 14, fine-tuned": ("tuned", ATTENTION),
