@@ -45,12 +45,12 @@ class NotHere(Exception):
 class Evidence:
     """The cells of one paper at one preset, and per-query AP by run for paired tests.
 
-    `average_precisions(run)` returns one AP a valid query (in query order) of a run named in a cell.
+    `average_precisions(run, setting)` returns one AP a valid query (in query order) of a run named in a cell, in the setting that the cell names as its protocol.
     """
 
     cells: pd.DataFrame
     judged: bool
-    average_precisions: Callable[[str], np.ndarray]
+    average_precisions: Callable[[str, str], np.ndarray]
 
     def cell(self, artefact: str, row: str, column: str) -> pd.Series:
         """The one cell at that place. An unknown place is a mistake in the claim: `UsageError`."""
@@ -82,7 +82,7 @@ def trained_above(evidence: Evidence, a: tuple[str, str, str], b: tuple[str, str
     seeds = int(min(left["seeds"], right["seeds"]))
     if seeds >= MIN_SEEDS:
         return judge(margin, math.hypot(left["spread"], right["spread"]), f"mAP, {seeds} seeds")
-    aps = [evidence.average_precisions(cell["run"].split()[0]) for cell in (left, right)]
+    aps = [evidence.average_precisions(cell["run"].split()[0], cell["protocol"]) for cell in (left, right)]
     return judge(margin, bootstrap_spread(*aps), "mAP, paired bootstrap over queries, 1 seed", enough=False)
 
 # %% ../nbs/laboratory/claims.ipynb #8904cf7a

@@ -71,7 +71,7 @@ def slug(name: str) -> str:
 # %% ../nbs/laboratory/plans.ipynb #a9614a27
 @dataclass(frozen=True)
 class Train:
-    """Train `recipe` on `data` with `seed`, then evaluate under `protocol`.
+    """Train `recipe` on `data` with `seed`, then score it in `settings` (names in `reid_nb.settings`, the first is the one that tables show).
 
     `start`: name of the job whose weights it starts from. `threads`: CPU threads. `cost`: expected seconds on one
     thread, used for the time estimate alone.
@@ -81,7 +81,7 @@ class Train:
     recipe: Recipe
     data: Data
     seed: int
-    protocol: str
+    settings: tuple[str, ...]
     start: str | None = None
     threads: int = 1
     cost: float = 60.0
@@ -90,12 +90,12 @@ class Train:
 # %% ../nbs/laboratory/plans.ipynb #2577cdb3
 @dataclass(frozen=True)
 class Evaluate:
-    """Score the network that the job `start` trained on the test split of `data`, under `protocol`."""
+    """Score the network that the job `start` trained on the test split of `data`, in `settings`."""
 
     name: str
     start: str
     data: Data
-    protocol: str
+    settings: tuple[str, ...]
     threads: int = 1
     cost: float = 20.0
     kind: str = field(default="evaluate", init=False)

@@ -227,9 +227,9 @@ def gather_cells(plan: Plan) -> pd.DataFrame:
 # %% ../nbs/laboratory/reproduce.ipynb #0e7a8753
 def gather_claims(plan: Plan, cells: pd.DataFrame) -> pd.DataFrame:
     """All claims of a paper, judged on its cells."""
-    def average_precisions(run: str):
+    def average_precisions(run: str, setting: str):
         path = outputs_root() / plan.preset.name / "runs" / plan.paper / run / "per_query.csv"
-        return pd.read_csv(path)["ap"].to_numpy()
+        return pd.read_csv(path).query("setting == @setting")["ap"].to_numpy()
 
     claims = importlib.import_module(f"reid_nb.papers.{plan.paper}.claims").CLAIMS
     return evaluate_claims(claims, Evidence(cells, plan.preset.judged, average_precisions), plan.preset.name)

@@ -132,7 +132,7 @@ def fingerprint(data: Data) -> str:
     return prepare(data).fingerprint()
 
 # %% ../nbs/laboratory/runs.ipynb #d2470e71
-EVALUATION = ("reid_nb.training", "reid_nb.retrieval", "reid_nb.metrics", "reid_nb.protocols")
+EVALUATION = ("reid_nb.training", "reid_nb.retrieval", "reid_nb.settings")
 
 def ingredients(plan: Plan, job: Train | Evaluate | Profile) -> dict:
     """All that a job's outcome depends on, ready for JSON."""
@@ -141,7 +141,7 @@ def ingredients(plan: Plan, job: Train | Evaluate | Profile) -> dict:
         spec = {key: value for key, value in dataclasses.asdict(job).items() if key not in ("name", "cost")}
         return {**spec, "code": code_hash("reid_nb.profiling", *models),
                 "machine": processor(), "cores": available_cores()}
-    common = {"kind": job.kind, "data": fingerprint(job.data), "threads": job.threads, "protocol": job.protocol,
+    common = {"kind": job.kind, "data": fingerprint(job.data), "threads": job.threads, "settings": list(job.settings),
               "start": address(plan, job.start) if job.start else None}
     if job.kind == "evaluate":
         return {**common, "code": code_hash(*EVALUATION)}
@@ -234,18 +234,18 @@ def execute(plan: Plan, name: str) -> Path:
 # %% ../nbs/laboratory/runs.ipynb #34a1de8a
 def score(job: Train | Evaluate, weights: Path, image_size: tuple[int, int], folder: Path) -> dict:
     """Extract and evaluate with trained `weights`; writes `per_query.csv` and returns what `run.json` says about it."""
-    from reid_nb import metrics, protocols, retrieval, training
+    from reid_nb import retrieval, settings, training
 
     dataset = prepare(job.data)
+    table = settings.test_table(dataset)
     with training.settled(job.threads):
         model = training.load_trained(weights)
-        query, gallery = (retrieval.extract(model, table, dataset.root, image_size)
-                          for table in (dataset.query, dataset.gallery))
-        scores = metrics.evaluate(query, gallery, dataset.query, dataset.gallery, protocols.get(job.protocol))
+        embeddings = retrieval.extract(model, table, dataset.root, image_size)
+        found = {name: settings.evaluate(settings.get(name), settings.head(embeddings, name), table) for name in job.settings}
     with atomic(folder / "per_query.csv") as partial:
-        scores.per_query.to_csv(partial, index=False)
-    return {"data": job.data.label, "origin": dataset.origin, "protocol": job.protocol, "scores": scores.summary(),
-            "device": str(next(model.parameters()).device)}
+        pd.concat([scores.per_query.assign(setting=name) for name, scores in found.items()]).to_csv(partial, index=False)
+    return {"data": job.data.label, "origin": dataset.origin, "settings": list(job.settings), "device": str(next(model.parameters()).device),
+            "scores": {name: scores.summary() for name, scores in found.items()}}
 
 # %% ../nbs/laboratory/runs.ipynb #96c19ffa
 def weights_of(plan: Plan, job: Train | Evaluate) -> str:
@@ -310,6 +310,10 @@ class Run:
         """One of the run's tables, for example "per_query.csv" or "latency.csv"."""
         return pd.read_csv(self.folder / file)
 
+    def score(self, name: str = "mAP", setting: str | None = None) -> float:
+        """A score in one of the run's settings (None: the first)."""
+        return self.record["scores"][setting or self.record["settings"][0]][name]
+
 def load_run(plan: Plan, name: str) -> Run:
     """The finished run of a job. Raises `ReidError` with the command that makes it."""
     folder = run_folder(plan, name)
@@ -367,8 +371,9 @@ class Session:
         return cells
 
 # %% ../nbs/laboratory/runs.ipynb #4de6d1c7
-def put_trained(self: Session, row: str, column: str, names: list[str], score: str = "mAP", missing: str = "left-out") -> None:
-    """Fill a trained cell from the runs `names` (one a seed); `score` is a key of the evaluation's summary.
+def put_trained(self: Session, row: str, column: str, names: list[str], score: str = "mAP", missing: str = "left-out",
+                setting: str | None = None) -> None:
+    """Fill a trained cell from the runs `names` (one a seed); `score` is a key of the evaluation's summary in a `setting` (None: the runs' first).
 
     The cell gets the status `missing` where the artefact does not have these runs at this preset.
     """
@@ -376,8 +381,8 @@ def put_trained(self: Session, row: str, column: str, names: list[str], score: s
         return self.sheet.put(row, column, None, reason=missing)
     runs = [self.run(name) for name in names]
     first = runs[0].record
-    self.sheet.put(row, column, [run.record["scores"][score] for run in runs], data=self.plan.job(names[0]).data, origin=first["origin"],
-                   weights=first["weights"], protocol=first["protocol"], run=" ".join(run.name for run in runs))
+    self.sheet.put(row, column, [run.score(score, setting) for run in runs], data=self.plan.job(names[0]).data, origin=first["origin"],
+                   weights=first["weights"], protocol=setting or first["settings"][0], run=" ".join(run.name for run in runs))
 
 Session.put_trained = put_trained
 

@@ -66,7 +66,7 @@ def turned_round(cells):
 
 def judge(claim, cells, judged=True):
     ones = np.linspace(0.0, 1.0, 50)
-    return claim.evaluate(Evidence(cells, judged, lambda run: ones))
+    return claim.evaluate(Evidence(cells, judged, lambda run, setting: ones))
 
 
 @pytest.mark.parametrize("claim", JUDGED, ids=lambda claim: claim.name)
@@ -117,7 +117,7 @@ def test_a_rule_without_a_spread_is_undecided():
 def test_the_winner_of_the_search_is_unbeaten_by_itself_and_beaten_by_a_better_one():
     cells = cells_of_the_paper()
     best = (cells["artefact"] == "search") & (cells["row"] == "2 blocks") & (cells["column"] == "best mAP")
-    verdict = lambda: unbeaten("C-NL @ 8, 14")(Evidence(cells, True, lambda run: None)).status
+    verdict = lambda: unbeaten("C-NL @ 8, 14")(Evidence(cells, True, lambda run, setting: None)).status
     assert verdict() == "holds"
     cells.loc[best, "run"] = "HAC @ 1, 2"
     assert verdict() == "undecided", "equally good"

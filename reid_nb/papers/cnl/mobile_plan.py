@@ -7,7 +7,7 @@ __all__ = ['LABELS', 'COUNTERPARTS', 'MODEL', 'variants', 'model_args', 'trained
            'artefact']
 
 # %% ../../../nbs/cnl/03a_mobile_plan.ipynb #cbecf1f0
-from .variants import TRUNK, Size, Variant, job_name, recipe, row_name, variant
+from .variants import SETTINGS, TRUNK, Size, Variant, job_name, recipe, row_name, variant
 from ...plans import Artefact, Profile, Train
 
 # %% ../../../nbs/cnl/03a_mobile_plan.ipynb #7078b71b
@@ -40,10 +40,10 @@ def train_jobs(network: str, preset_name: str, size: Size, seeds: int) -> list[T
         for each in trained(preset_name, network):
             args, epochs = model_args(network, each), size.epochs
             found.append(Train(job_name(each, seed), recipe(each, size, epochs).scaled(model=MODEL, model_args=args), size.data, seed,
-                               "market1501", start=start, threads=size.threads, cost=size.seconds * epochs + 15))
+                               SETTINGS, start=start, threads=size.threads, cost=size.seconds * epochs + 15))
         if start and found:
             cold = recipe(Variant(TRUNK), size, size.trunk_epochs)
-            found.append(Train(start, cold.scaled(name=trunk.row, model=MODEL, model_args={"name": network}), size.data, seed, "market1501",
+            found.append(Train(start, cold.scaled(name=trunk.row, model=MODEL, model_args={"name": network}), size.data, seed, SETTINGS,
                                threads=size.threads, cost=size.seconds * size.trunk_epochs + 15))
     return found
 

@@ -73,7 +73,7 @@ def results(plan: Plan, finished: Callable) -> tuple[dict[str, list[float]], dic
     for name in plan.artefact("search").needs:
         job, run = plan.job(name), finished(name)
         if job.kind == "train" and run:
-            scores.setdefault(job.recipe.name, []).append(run.record["scores"]["mAP"])
+            scores.setdefault(job.recipe.name, []).append(run.score())
     measured = finished("latency")
     if not measured:
         return scores, {}

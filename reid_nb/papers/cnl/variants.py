@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BLOCK_NAMES', 'SERIES', 'COMPARED', 'TABLE_1', 'CIRCLE_BASELINE', 'VARIANTS', 'SIZES', 'CIRCLE', 'TRUNK', 'MODEL',
-           'SHAPE_GROUPS', 'Variant', 'row_name', 'variant', 'Size', 'recipe', 'job_name', 'train_jobs', 'trunk_jobs',
-           'representative']
+           'SETTINGS', 'SHAPE_GROUPS', 'Variant', 'row_name', 'variant', 'Size', 'recipe', 'job_name', 'train_jobs',
+           'trunk_jobs', 'representative']
 
 # %% ../../../nbs/cnl/03_variants.ipynb #e1651ecc
 from collections.abc import Mapping
@@ -112,6 +112,8 @@ def recipe(variant: Variant, size: Size, epochs: int) -> Recipe:
         identities=size.identities, epochs=epochs, pad=round(full.pad * size.image_size[0] / full.image_size[0]), losses=losses)
 
 # %% ../../../nbs/cnl/03_variants.ipynb #58723b69
+SETTINGS = ("market1501",)
+
 def job_name(variant: Variant, seed: int) -> str:
     """The name of the job that trains a variant with a seed."""
     return f"{slug(variant.row)}-s{seed}"
@@ -119,14 +121,14 @@ def job_name(variant: Variant, seed: int) -> str:
 def train_jobs(variant: Variant, size: Size, seeds: int) -> list[Train]:
     """One training job a seed."""
     cost = size.seconds * size.epochs * (1.6 if variant.depth == 101 else 1.0) + 15
-    return [Train(job_name(variant, seed), recipe(variant, size, size.epochs), size.data, seed, "market1501",
+    return [Train(job_name(variant, seed), recipe(variant, size, size.epochs), size.data, seed, SETTINGS,
                   start=f"trunk-s{seed}" if size.trunk_epochs else None, threads=size.threads, cost=cost)
             for seed in range(seeds)]
 
 def trunk_jobs(size: Size, seeds: int) -> list[Train]:
     """The common starting point of all variants, one a seed; it is trained before anything else can be, so it takes two threads."""
     trunk = Variant(TRUNK)
-    return [Train(job_name(trunk, seed), recipe(trunk, size, size.trunk_epochs), size.data, seed, "market1501",
+    return [Train(job_name(trunk, seed), recipe(trunk, size, size.trunk_epochs), size.data, seed, SETTINGS,
                   threads=max(2, size.threads), cost=size.seconds * size.trunk_epochs + 15)
             for seed in range(seeds if size.trunk_epochs else 0)]
 
