@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PAPER_CLASSES', 'repeat_token', 'resize_positions', 'imagenet_weights', 'load_pretrained', 'ScenarioFFN',
            'start_experts', 'insert_experts', 'TokenTrunk', 'plain_vit', 'vit_trunk', 'ScenarioOutput', 'ScenarioHeads',
-           'paper_size', 'inventory']
+           'paper_size', 'multiply_adds', 'inventory']
 
 # %% ../../../nbs/uniat/01_six_tokens.ipynb #cef15f6a
 import math
@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ...backbones import read_weights
+from ...backbones import count_macs, read_weights
 from ...errors import ReidError, UsageError
 from .experts import Experts, Gate
 from .scenarios import PAPER, SCENARIOS, Classes, Switches, switches_of
@@ -130,13 +130,15 @@ class TokenTrunk(nn.Module):
 def plain_vit(name: str, image_size: tuple[int, int], drop_path: float, **arguments) -> nn.Module:
     """timm's ViT of that name for `image_size`, without a classifier; `UsageError` for a network of another kind."""
     import timm
-    from timm.models.vision_transformer import VisionTransformer
 
     if not timm.is_model(name):
         raise UsageError(f"timm has no network named {name!r}. Vision Transformers are called vit_..., for example vit_base_patch16_224.")
+    no_vit = UsageError(f"{name} is no Vision Transformer with one CLS token and a table of positions. Use for example vit_base_patch16_224.")
+    if not timm.model_entrypoint(name).__module__.endswith("vision_transformer"):
+        raise no_vit
     vit = timm.create_model(name, num_classes=0, global_pool="", img_size=tuple(image_size), drop_path_rate=drop_path, **arguments)
-    if not isinstance(vit, VisionTransformer) or vit.cls_token is None or vit.num_reg_tokens or vit.pos_embed is None:
-        raise UsageError(f"{name} is no Vision Transformer with one CLS token and a table of positions. Use for example vit_base_patch16_224.")
+    if vit.cls_token is None or vit.num_reg_tokens or vit.pos_embed is None:
+        raise no_vit
     return vit
 
 # %% ../../../nbs/uniat/01_six_tokens.ipynb #72aeaaef
@@ -200,6 +202,14 @@ PAPER_CLASSES = Classes(135, 486, tuple(n * 135 // 486 for n in range(486)))   #
 def paper_size(experts: str | None = None, tokens: int = 6, switches: Switches | str | Mapping = PAPER) -> ScenarioHeads:
     """The model at the paper's size (ViT-B/16, 256x128, 135 persons, 486 outfits), with random weights."""
     return ScenarioHeads(vit_trunk(tokens=tokens, experts=experts, switches=switches), PAPER_CLASSES)
+
+# %% ../../../nbs/uniat/01_six_tokens.ipynb #09b2b9de
+def multiply_adds(model: nn.Module, image_size: tuple[int, int] = (256, 128)) -> int:
+    """Multiply-adds of a ViT for one image of `image_size` (height, width), attention included. Not on the meta device: experts have to choose."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    with sdpa_kernel(SDPBackend.MATH):
+        return count_macs(model, image_size)
 
 # %% ../../../nbs/uniat/01_six_tokens.ipynb #05e8899d
 def inventory(model: ScenarioHeads) -> list[tuple[str, str, int]]:
