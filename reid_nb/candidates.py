@@ -82,7 +82,7 @@ def run_network(folder: str, without: Sequence[str] = ()) -> nn.Module:
         raise ReidError(f"{folder} holds no trained run (no recipe.json). Name the folder of a training.")
     recipe = Recipe.from_dict(read_json(source)["recipe"], source=str(source))
     arguments = {key: value for key, value in recipe.model_args.items() if key not in without}
-    return build_model(recipe.scaled(init="random", model_args=arguments), num_classes=1)
+    return build_model(recipe.scaled(init="random", model_args=arguments), 1)
 
 # %% ../nbs/laboratory/candidates.ipynb #9a084b62
 def maps(network: nn.Module, size: tuple[int, int]) -> dict[str, tuple[int, int, int]]:

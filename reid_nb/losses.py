@@ -129,10 +129,10 @@ class WeightedLosses(nn.Module):
         if "center" in losses:
             self.centers = nn.Parameter(torch.randn(num_classes, num_features))
 
-    def forward(self, output, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The total and the unweighted value of each loss, for a model's `Output` and B class numbers `labels`."""
+    def forward(self, output, targets: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The total and the unweighted value of each loss, for a model's `Output` and the batch's targets: B class numbers "pid"."""
         inputs = {"logits": output.logits, "features": output.feature, "embeddings": output.embedding,
-                  "weight": output.weight, "pids": labels}
+                  "weight": output.weight, "pids": targets["pid"]}
         if "center" in self.weights:
             inputs["centers"] = _scaled_gradient(self.centers, 1 / self.weights["center"])
         values = {}

@@ -17,7 +17,7 @@ from .errors import ReidError, UsageError
 from .files import read_json
 from .protocols import Protocol, check_columns
 from .records import DISTRACTOR
-from .training import hidden, load_trained
+from .training import hidden, inputs, load_trained
 from .transforms import ImageDataset, test_transform
 
 # %% ../nbs/foundations/13_retrieval.ipynb #a1daf5a7
@@ -32,6 +32,9 @@ def extract(model: torch.nn.Module, table: pd.DataFrame, root: str | Path, image
             device: str | torch.device | None = None, flip: bool = False, progress: bool = True) -> np.ndarray:
     """The embeddings of a table's images (`path` relative to `root`): float32 N x C, in the table's order, not normalised.
 
+    A model whose output in evaluation mode is B x heads x C gives N x heads x C. One that is told the camera gets it from the
+    table, where that has one.
+
     `image_size` is (height, width), as in training. `device`: None leaves the model where it is. Raises `ReidError` that
     names an image which cannot be read or whose embedding is not finite.
     """
@@ -41,9 +44,9 @@ def extract(model: torch.nn.Module, table: pd.DataFrame, root: str | Path, image
     model = model.eval().to(device)
     batches = batches_of(table, root, image_size, batch, workers=0 if device.type == "cpu" else 8)
     rows = []
-    for images, _ in tqdm(batches, desc="embeddings", disable=hidden(progress and len(batches) > 10), leave=False):
-        images = images.to(device, memory_format=torch.channels_last)
-        found = (model(images) + model(images.flip(3))) / 2 if flip else model(images)
+    for images, targets in tqdm(batches, desc="embeddings", disable=hidden(progress and len(batches) > 10), leave=False):
+        images, told = images.to(device, memory_format=torch.channels_last), {k: v.to(device) for k, v in inputs(model, targets).items()}
+        found = (model(images, **told) + model(images.flip(3), **told)) / 2 if flip else model(images, **told)
         rows.append(found.float().cpu().numpy())
     model.train(training)
     return check_embeddings(np.concatenate(rows) if rows else np.empty((0, 0), np.float32), table, root)
@@ -53,7 +56,7 @@ def check_embeddings(embeddings: np.ndarray, table: pd.DataFrame, root: str | Pa
     """`embeddings`, unless there are none or one is not finite: a `ReidError` that names the image."""
     if len(embeddings) == 0:
         raise ReidError(f"There are no images to embed in {root}: the table is empty.")
-    wrong = ~np.isfinite(embeddings).all(axis=1)
+    wrong = ~np.isfinite(embeddings).reshape(len(embeddings), -1).all(axis=1)
     if wrong.any():
         first = Path(root) / table["path"].iloc[int(wrong.argmax())]
         raise ReidError(f"The embedding of {first} is not finite ({wrong.sum()} of {len(wrong)} are not). "

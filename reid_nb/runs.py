@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['EVALUATION', 'PACKAGES', 'PARENT', 'module_path', 'imported_modules', 'without_docstrings', 'source_of', 'code_hash',
            'twin_module', 'twin_folder', 'prepare', 'real_dataset', 'fingerprint', 'ingredients', 'address',
-           'run_folder', 'git', 'installed', 'provenance', 'follow_parent', 'execute', 'score', 'weights_of',
-           'execute_train', 'execute_evaluate', 'builder', 'execute_profile', 'Run', 'load_run', 'finished',
-           'current_plan', 'Session', 'put_trained', 'Latency', 'latency', 'put_latency']
+           'run_folder', 'git', 'installed', 'provenance', 'follow_parent', 'take_over', 'execute', 'score',
+           'weights_of', 'execute_train', 'execute_evaluate', 'builder', 'execute_profile', 'Run', 'load_run',
+           'finished', 'current_plan', 'Session', 'put_trained', 'Latency', 'latency', 'put_latency']
 
 # %% ../nbs/laboratory/runs.ipynb #f009071e
 import ast
@@ -18,6 +18,7 @@ import importlib.util
 import json
 import os
 import platform
+import shutil
 import subprocess
 import threading
 import time
@@ -204,10 +205,21 @@ def follow_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 # %% ../nbs/laboratory/runs.ipynb #7f37a962
+def take_over(plan: Plan, folder: Path) -> bool:
+    """Copy a run with the same address that another preset has finished, if there is one. Its `run.json` goes on telling where it was made."""
+    found = sorted(outputs_root().glob(f"*/runs/{plan.paper}/{folder.name}/run.json"))
+    if found:
+        partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+        shutil.copytree(found[0].parent, partial)
+        shutil.rmtree(folder, ignore_errors=True)   # what a training that was interrupted here has left
+        os.replace(partial, folder)
+    return bool(found)
+
+# %% ../nbs/laboratory/runs.ipynb #aa038845
 def execute(plan: Plan, name: str) -> Path:
-    """Do the job unless it is done; returns the run's folder."""
+    """Do the job unless it is done, here or at another preset; returns the run's folder."""
     folder, job = run_folder(plan, name), plan.job(name)
-    if (folder / "run.json").is_file():
+    if (folder / "run.json").is_file() or take_over(plan, folder):
         return folder
     if job.start:
         execute(plan, job.start)

@@ -5,10 +5,12 @@ import pytest
 import torch
 
 from reid_nb.cells import paper_cells
-from reid_nb.papers.cnl.ablation import ABLATION, CHOICES, DEFAULT, changed, trained
+from reid_nb.papers.cnl.ablation import ABLATION, CHOICES, DEFAULT, RAW, changed, raw_jobs, trained
 from reid_nb.papers.cnl.blocks import CNL
 from reid_nb.papers.cnl.network import network_cost, resnet_with_attention
+from reid_nb.papers.cnl.variants import SIZES
 from reid_nb.plans import PRESETS, load_plan
+from reid_nb.recipes import build_model
 
 
 def test_every_variant_is_one_choice_away_from_the_default():
@@ -30,7 +32,7 @@ def test_added_parameters_are_those_of_an_independent_count(variant, parameters)
 def test_cells_hold_what_the_networks_count():
     cells = paper_cells("cnl", "ablation").set_index(["row", "column"])["paper_value"]
     plain = network_cost()
-    assert list(dict.fromkeys(cells.index.get_level_values(0))) == [variant.row for variant in ABLATION]
+    assert list(dict.fromkeys(cells.index.get_level_values(0))) == [*(variant.row for variant in ABLATION), *RAW]
     for variant in ABLATION:
         cost = network_cost(**variant.model_args)
         assert cells[variant.row, "added parameters"] == cost.parameters - plain.parameters
@@ -42,7 +44,7 @@ def test_every_preset_trains_the_default_as_table_1_does(preset):
     plan = load_plan("cnl", preset)
     needs, table = plan.artefact("ablation").needs, plan.artefact("table_1").needs
     assert "c-nl-6-8-14-s0" in set(needs) & set(table)
-    assert sum(plan.job(name).kind == "train" for name in needs) == len(trained(preset)) * plan.seeds
+    assert sum(plan.job(name).kind == "train" for name in needs) == (len(trained(preset)) + len(RAW) * (plan.seeds > 1)) * plan.seeds
     assert not plan.artefact("ablation").core and trained(preset)[0] == DEFAULT
 
 
@@ -54,6 +56,20 @@ def test_a_measured_network_is_the_one_that_is_trained():
         recipe = plan.job([name for name in plan.artefact("ablation").needs if plan.jobs[name].kind == "train"
                            and plan.jobs[name].recipe.name == variant.row][0]).recipe
         assert {**measured[variant.row][1], "width": 0.25} == recipe.model_args
+
+
+def test_a_block_in_front_of_the_network_is_trained_from_the_same_trunk():
+    plain = load_plan("cnl", "night").job("resnet-50-s1")
+    for job in raw_jobs("night", SIZES["night"], 3):
+        network, names = build_model(job.recipe, 4), set(build_model(plain.recipe, 4).state_dict())
+        assert (job.data, job.start, job.recipe.epochs, job.recipe.losses) == (plain.data, f"trunk-s{job.seed}", plain.recipe.epochs, plain.recipe.losses)
+        added = set(network.state_dict()) - names
+        assert names <= set(network.state_dict()) and all(name.startswith("trunk.attention.0.") for name in added)
+        pictures = torch.rand(2, 3, 64, 32)
+        seen = []
+        network.trunk.conv1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        network.eval()(pictures)
+        assert torch.equal(seen[0], network.trunk.attention["0"](pictures))
 
 
 @pytest.mark.parametrize("choice", CHOICES)

@@ -211,7 +211,7 @@ def test_build_feeds_each_loss_its_field_and_weighs():
     recipe = {"cross_entropy": {"smoothing": 0.2}, "triplet": {"margin": 0.5, "weight": 2}, "center": {"weight": 5e-4},
               "circle_pairs": {"scale": 32}, "circle_classes": {"margin": 0.4}}
     criterion, out = losses.build(recipe, num_classes=4, num_features=6), output()
-    total, parts = criterion(out, PIDS)
+    total, parts = criterion(out, {"pid": PIDS})
     expected = {"cross_entropy": losses.cross_entropy(out.logits, PIDS, smoothing=0.2),
                 "triplet": losses.triplet(out.feature, PIDS, margin=0.5),
                 "center": losses.center(out.feature, PIDS, criterion.centers),
@@ -228,7 +228,7 @@ def test_centers_are_the_only_parameters_and_their_gradient_is_free_of_the_weigh
         criterion = copy.deepcopy(losses.build({"center": {"weight": weight}}, 4, 6))
         [(name, centers)] = criterion.named_parameters()
         assert name == "centers" and centers.shape == (4, 6)
-        criterion(out, PIDS)[0].backward()
+        criterion(out, {"pid": PIDS})[0].backward()
         alone = centers.detach().clone().requires_grad_()
         losses.center(out.feature.detach(), PIDS, alone).backward()
         torch.testing.assert_close(centers.grad, alone.grad)

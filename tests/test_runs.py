@@ -77,6 +77,23 @@ def test_a_run_that_is_not_done_names_the_command():
         runs.load_run(plan_of(), "a")
 
 
+def test_a_run_is_taken_over_from_another_preset(monkeypatch, tmp_path):
+    """The seed that both presets share is trained once; another seed or another recipe is not the same run."""
+    monkeypatch.setattr(runs, "fingerprint", lambda data: "pixels")
+    monkeypatch.setenv("REID_NB_OUTPUTS", str(tmp_path))
+    mini, night = load_plan("cnl", "mini"), load_plan("cnl", "night")
+    there, here = runs.run_folder(mini, "resnet-50-s0"), runs.run_folder(night, "resnet-50-s0")
+    (there / "checkpoints").mkdir(parents=True)
+    (here / "checkpoints").mkdir(parents=True)   # of a training that was interrupted
+    (there / "per_query.csv").write_text("ap\n0.5\n")
+    runs.write_json(there / "run.json", {"preset": "mini"})
+    monkeypatch.setattr(runs, "execute_train", lambda *_: pytest.fail("trained again"))
+    assert runs.execute(night, "resnet-50-s0") == here and (here / "per_query.csv").read_text() == "ap\n0.5\n"
+    assert runs.read_json(here / "run.json") == {"preset": "mini"} and there.is_dir()
+    assert [path.name for path in here.parent.iterdir()] == [here.name]
+    assert not runs.take_over(night, runs.run_folder(night, "resnet-50-s1")) and not runs.take_over(night, runs.run_folder(night, "hac-8-s0"))
+
+
 def test_unknown_names():
     for call, words in [(lambda: load_plan("cnn", "mini"), "Did you mean 'cnl'"), (lambda: load_plan("cnl", "mimi"), "'mini'"),
                         (lambda: load_plan("cnl", "mini").job("c-nl-8-s1"), "c-nl-8-s0"),

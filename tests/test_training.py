@@ -20,7 +20,9 @@ from reid_nb.errors import ReidError
 from reid_nb.files import read_json
 from reid_nb.recipes import Recipe, learning_rate
 from reid_nb.records import Dataset
+from reid_nb.transforms import Classes
 
+CLASSES = Classes(6, 6, tuple(range(6)), (0, 1))
 LOSSES = {"cross_entropy": {"smoothing": 0.1}, "triplet": {"margin": 0.3}, "center": {"weight": 5e-4}}
 TINY = Recipe("tiny", model_args={"depth": 18, "width": 0.125}, losses=LOSSES, image_size=(32, 16), identities=4, images=2, epochs=3,
               lr=1e-3, milestones=(2,), warmup_epochs=1, pad=2)
@@ -60,7 +62,7 @@ def test_a_finished_training_leaves_these_files(whole, dataset):
     assert {path.name for path in whole.iterdir()} == {".lock", "recipe.json", "model.safetensors", "history.csv", "progress.json"}
     assert read_json(whole / "progress.json") == {"epoch": 3.0, "of": 3, "seconds_left": 0.0}
     record = read_json(whole / "recipe.json")
-    assert Recipe.from_dict(record["recipe"]) == TINY and record["num_classes"] == 6 and record["start"] is None
+    assert Recipe.from_dict(record["recipe"]) == TINY and training.recorded_classes(record) == CLASSES and record["start"] is None
     history = pd.read_csv(whole / "history.csv")
     assert list(history["epoch"]) == [1, 2, 3]
     assert {"lr", "loss", "cross_entropy", "triplet", "center", "accuracy", "seconds", "images_per_second"} < set(history)
@@ -206,8 +208,8 @@ def test_too_few_identities(tmp_path):
 def test_warm_start_takes_what_matches(whole, dataset, tmp_path):
     start = whole / "model.safetensors"
     wider = Recipe.from_dict(TINY.to_dict() | {"name": "deeper", "model_args": {"depth": 34, "width": 0.125}})
-    stored, own = load_file(start), training.new_learner(wider, 6, 0, start).model.state_dict()
-    fresh = training.new_learner(wider, 6, 0, None).model.state_dict()
+    stored, own = load_file(start), training.new_learner(wider, CLASSES, 0, start).model.state_dict()
+    fresh = training.new_learner(wider, CLASSES, 0, None).model.state_dict()
     shared = [name for name in own if name in stored and own[name].shape == stored[name].shape]
     assert shared and all(torch.equal(own[name], stored[name]) for name in shared)
     assert all(torch.equal(own[name], fresh[name]) for name in own if name not in shared)
@@ -216,7 +218,7 @@ def test_warm_start_takes_what_matches(whole, dataset, tmp_path):
 
 
 def test_centers_move_by_plain_sgd_and_the_neck_keeps_no_shift(dataset):
-    learner = training.new_learner(TINY, 6, 0, None)
+    learner = training.new_learner(TINY, CLASSES, 0, None)
     steppers = training.optimizers(TINY, learner)
     adam, sgd = steppers
     assert adam.param_groups[0]["weight_decay"] == 5e-4 and sgd.param_groups[0]["lr"] == 0.5
@@ -225,7 +227,7 @@ def test_centers_move_by_plain_sgd_and_the_neck_keeps_no_shift(dataset):
     images, labels = torch.rand(8, 3, 32, 16), torch.arange(8) // 2
     features = {}
     learner.model.neck.register_forward_hook(lambda module, inputs, output: features.update(f=inputs[0].detach()))
-    training.step(learner, (images, labels), steppers, autocast, scaler, "")
+    training.step(learner, (images, {"pid": labels}), steppers, autocast, scaler, "")
     means = torch.stack([features["f"][labels == label].mean(0) for label in range(4)])
     expected = before[:4] + 2 / 8 * (means - before[:4])   # rate 0.5 on the mean of squared distances
     assert torch.allclose(learner.criterion.centers[:4], expected, atol=1e-5)
@@ -269,8 +271,9 @@ def test_worker_processes_change_no_pixel(dataset):
     assert here.num_workers == 0 < elsewhere.num_workers
     for epoch in (0, 1):
         here.batch_sampler.epoch = elsewhere.batch_sampler.epoch = epoch
-        for (images, labels), (others, other_labels) in zip(here, elsewhere, strict=True):
-            assert torch.equal(images, others) and torch.equal(labels, other_labels)
+        for (images, targets), (others, other_targets) in zip(here, elsewhere, strict=True):
+            assert torch.equal(images, others) and targets.keys() == other_targets.keys()
+            assert all(torch.equal(targets[name], other_targets[name]) for name in targets)
 
 
 def test_two_processes_share_the_batch(whole, dataset, tmp_path):

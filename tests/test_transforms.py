@@ -117,8 +117,8 @@ def test_seeded_restores_the_generator():
 def test_dataset_numbers_identities_in_order(folder):
     root, table = folder
     dataset = ImageDataset(table, root, test_transform((40, 20)))
-    assert len(dataset) == 10 and dataset.classes.tolist() == [3, 7, 40, 90, 1500]
-    assert [dataset[i][1] for i in range(10)] == [3, 3, 1, 1, 2, 2, 4, 4, 0, 0]
+    assert len(dataset) == 10 and dataset.pids.tolist() == [3, 7, 40, 90, 1500]
+    assert [dataset[i][1]["pid"] for i in range(10)] == [3, 3, 1, 1, 2, 2, 4, 4, 0, 0]
     with Image.open(root / "4.png") as picture:
         assert np.array_equal(restored(dataset[4][0]).permute(1, 2, 0).numpy(), np.asarray(picture))
 
@@ -149,8 +149,9 @@ def test_an_epoch_is_the_same_after_an_interruption_and_in_workers(folder, worke
 
     whole, resumed = list(epochs(0, 4, 0)), list(epochs(2, 4, workers))
     assert len(whole) == 8 and len(resumed) == 4
-    for (images, labels), (again, labels_again) in zip(whole[4:], resumed, strict=True):
-        assert torch.equal(images, again) and torch.equal(labels, labels_again)
+    for (images, targets), (again, targets_again) in zip(whole[4:], resumed, strict=True):
+        assert torch.equal(images, again) and targets.keys() == targets_again.keys()
+        assert all(torch.equal(targets[name], targets_again[name]) for name in targets)
 
 
 def test_memory_changes_nothing_but_the_number_of_files_read(folder, monkeypatch):

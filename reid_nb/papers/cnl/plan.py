@@ -59,7 +59,7 @@ def plan(preset: Preset, seeds: int) -> Plan:
     jobs += robot.jobs(preset.name, size, seeds) + ablation.jobs(preset.name, size, seeds) + mobile_plan.jobs(preset.name, size, seeds)
     names = lambda variants: tuple(job_name(each, seed) for each in variants for seed in range(seeds))
     known = {**artefacts(names(table), names(first)), "table_2": replace(robot.ARTEFACT, needs=robot.needs(seeds)),
-             "ablation": ablation.artefact(preset.name, seeds),
+             "ablation": ablation.artefact(preset.name, size, seeds),
              "mobile": mobile_plan.artefact(preset.name, size, seeds)}
     return Plan("cnl", PAPERS["cnl"], preset, seeds, {job.name: job for job in jobs}, known, grow)
 
