@@ -223,7 +223,7 @@ class Twin:
     columns: tuple[str, ...]          # of `Sighting`: what the loader reads beside the path
     sizes: dict[str, TwinSize]
     plan: Callable[[TwinSize, int], pd.DataFrame]     # (size, seed) -> rows of Sighting
-    lists: Callable[[pd.DataFrame], dict[str, str]] = lambda table: {}   # plan -> text files
+    lists: Callable[[pd.DataFrame, int], dict[str, str]] = lambda table, seed: {}   # (plan, seed) -> text files
     most: int = 9999                  # identities that the file names have digits for
     least: int = 2                    # identities that each side needs
 
@@ -262,4 +262,4 @@ def write_over_time(twin: Twin, folder: str | Path, size: str | TwinSize, seed: 
     table = looked(planned(twin, size, seed), look)
     records = [Sighting(*row) for row in table.sort_values(["eye", "number"]).itertuples(index=False)]
     about = description(twin.site.name, twin.generator, seed, size, look, table, twin.columns)
-    return write_twin(folder, records, about, encoded, (twin.site, seed, size.height, size.width), workers, progress, twin.lists(table))
+    return write_twin(folder, records, about, encoded, (twin.site, seed, size.height, size.width), workers, progress, twin.lists(table, seed))
