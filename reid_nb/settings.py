@@ -180,6 +180,7 @@ def get(name: str) -> Setting:
 # %% ../nbs/foundations/03a_settings.ipynb #a90f55a9
 for dataset in ("market1501", "cuhk03", "msmt17"):
     add(f"{dataset}/standard", protocols.MARKET1501, "DT-ST", fixed())
+add("roreas/standard", protocols.ROREAS, "DT-ST", fixed())
 
 # %% ../nbs/foundations/03a_settings.ipynb #712d0b1c
 def parts_of(scenario: str) -> tuple[str, ...]:

@@ -12,8 +12,8 @@ A, B = ("t", "a", "m"), ("t", "b", "m")
 
 def evidence(a, b, spread=0.01, seeds=3, kind="trained", judged=True, aps=None):
     rows = [{"artefact": "t", "row": row, "column": "m", "value": value, "spread": spread, "seeds": seeds, "kind": kind,
-             "run": row} for row, value in (("a", a), ("b", b))]
-    return Evidence(pd.DataFrame(rows), judged, lambda run, setting: aps[run])
+             "run": row, "protocol": "p"} for row, value in (("a", a), ("b", b))]
+    return Evidence(pd.DataFrame(rows), judged, lambda run, setting: aps[run] if setting == "p" else None)
 
 
 @pytest.mark.parametrize("a, b, expected", [(0.60, 0.50, "holds"), (0.50, 0.60, "fails"), (0.505, 0.50, "undecided"),

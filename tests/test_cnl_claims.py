@@ -31,7 +31,7 @@ def invented_slow_down(row):
 def printed():
     """What the paper prints, as if it were ours; where it prints nothing, numbers that agree with its text."""
     cells = paper_cells("cnl").astype({"paper_value": float})
-    cells = cells.assign(value=cells["paper_value"], spread=cells["paper_spread"], seeds=3, run=cells["row"])
+    cells = cells.assign(value=cells["paper_value"], spread=cells["paper_spread"], seeds=3, run=cells["row"], protocol="p")
     hardware, figure_4 = cells["column"] == "slow-down", cells["artefact"] == "figure_4"
     cells.loc[figure_4 & hardware, "value"] = cells[figure_4 & hardware]["row"].map(invented_slow_down)
     cells.loc[hardware, "spread"] = 0.002

@@ -24,7 +24,7 @@ def test_the_jobs_make_a_whole_plan_at_every_preset(preset):
     plan = Plan("cnl", "x", PRESETS[preset], 2, {job.name: job for job in jobs}, {"table_2": replace(robot.ARTEFACT, needs=robot.needs(2))})
     for job in plan.jobs.values():
         if job.name.startswith("robot-"):
-            assert job.data.dataset == "roreas" and job.settings == ("roreas",)
+            assert job.data.dataset == "roreas" and job.settings == ("roreas/standard",)
             assert (job.data.size is None) == (preset == "paper") and (job.data.size is None or job.data.size in twin_module("roreas").SIZES)
 
 
@@ -50,7 +50,7 @@ def test_the_cells_are_the_papers():
 
 def evidence(*values, spread=0.006, seeds=3, judged=True, market=0.9):
     places = {**{robot.on_robot(number): value for number, value in enumerate(values, 1)}, ("table_1", robot.ATTENTION.row, "mAP"): market}
-    table = pd.DataFrame([{"artefact": a, "row": r, "column": c, "value": v, "spread": spread, "seeds": seeds, "kind": "trained", "run": "x"}
+    table = pd.DataFrame([{"artefact": a, "row": r, "column": c, "value": v, "spread": spread, "seeds": seeds, "kind": "trained", "run": "x", "protocol": "p"}
                           for (a, r, c), v in places.items()])
     return Evidence(table, judged, lambda run, setting: [0.5, 0.5])
 

@@ -138,7 +138,7 @@ class Finished:
     """A run with a score; `latency` has all candidates equally fast."""
 
     def __init__(self, score):
-        self.record = {"scores": {"mAP": score}}
+        self.score = lambda: score
 
     def table(self, file):
         import pandas as pd

@@ -18,13 +18,13 @@ def data_is_here(monkeypatch, tmp_path):
 
 
 def plan_of(**changes):
-    base = Train("a", STRONG_BASELINE, DATA, seed=0, settings=("market1501",))
+    base = Train("a", STRONG_BASELINE, DATA, seed=0, settings=("market1501/standard",))
     jobs = {"a": dataclasses.replace(base, **changes), "b": dataclasses.replace(base, name="b", start="a")}
     return Plan("cnl", "title", PRESETS["smoke"], 1, jobs, {})
 
 
 @pytest.mark.parametrize("changes", [
-    {"seed": 1}, {"threads": 2}, {"data": Data("market1501", "mini")}, {"settings": ("market1501", "another")},
+    {"seed": 1}, {"threads": 2}, {"data": Data("market1501", "mini")}, {"settings": ("market1501/standard", "another")},
     {"recipe": STRONG_BASELINE.scaled(lr=1e-3)}], ids=lambda changes: next(iter(changes)))
 def test_address_follows_what_decides_the_outcome(changes):
     assert runs.address(plan_of(), "a") != runs.address(plan_of(**changes), "a")
@@ -122,8 +122,8 @@ def test_every_row_of_table_1_is_trained_or_said_to_be_left_out(preset):
 def transfer_plan(**changes):
     """Trained on one dataset, scored on another, then trained there in two steps."""
     there = Data("roreas", "smoke")
-    base = Train("a", STRONG_BASELINE, DATA, seed=0, settings=("market1501",))
-    jobs = [base, Evaluate("far", "a", **{"data": there, "settings": ("market1501",), **changes}),
+    base = Train("a", STRONG_BASELINE, DATA, seed=0, settings=("market1501/standard",))
+    jobs = [base, Evaluate("far", "a", **{"data": there, "settings": ("market1501/standard",), **changes}),
             dataclasses.replace(base, name="step1", start="a", data=there),
             dataclasses.replace(base, name="step2", start="step1", data=there), dataclasses.replace(base, name="warm", start="a")]
     return Plan("cnl", "title", PRESETS["smoke"], 1, {job.name: job for job in jobs}, {})
@@ -146,7 +146,7 @@ def test_what_a_network_was_trained_on_before_is_told():
 @pytest.fixture
 def growing(monkeypatch):
     """A plan whose next job follows from the score of the one before: a, then b, then nothing."""
-    base = Train("a", STRONG_BASELINE, DATA, seed=0, settings=("market1501",))
+    base = Train("a", STRONG_BASELINE, DATA, seed=0, settings=("market1501/standard",))
 
     def grow(plan, finished):
         last = list(plan.jobs.values())[-1]
@@ -163,12 +163,12 @@ def growing(monkeypatch):
 
 def test_a_plan_grows_with_its_results(growing):
     assert list(runs.current_plan("cnl", "smoke").jobs) == ["a"], "nothing has run yet"
-    runs.write_json(runs.run_folder(growing, "a") / "run.json", {"settings": ["market1501"], "scores": {"market1501": {"mAP": 0.07}}})
+    runs.write_json(runs.run_folder(growing, "a") / "run.json", {"settings": ["market1501/standard"], "scores": {"market1501/standard": {"mAP": 0.07}}})
     assert runs.current_plan("cnl", "smoke").job("b").seed == 7, "the next round follows from the score"
 
 
 def test_a_result_of_other_code_opens_no_round(growing, monkeypatch):
-    runs.write_json(runs.run_folder(growing, "a") / "run.json", {"settings": ["market1501"], "scores": {"market1501": {"mAP": 0.07}}})
+    runs.write_json(runs.run_folder(growing, "a") / "run.json", {"settings": ["market1501/standard"], "scores": {"market1501/standard": {"mAP": 0.07}}})
     monkeypatch.setattr(runs, "fingerprint", lambda data: "other pixels")
     assert list(runs.current_plan("cnl", "smoke").jobs) == ["a"]
 

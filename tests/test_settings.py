@@ -195,7 +195,7 @@ def test_single_shot_prcc_has_one_picture_a_person_and_multi_shot_all():
 
 def test_originals_come_first_and_departures_say_what_they_are():
     datasets = {each.dataset for each in settings.SETTINGS.values()}
-    assert datasets == {"market1501", "at_ustc", "msmt17", "cuhk03", "sysu_mm01", "llcm", "regdb", "deepchange", "prcc", "ltcc", "vc_clothes"}
+    assert datasets == {"market1501", "roreas", "at_ustc", "msmt17", "cuhk03", "sysu_mm01", "llcm", "regdb", "deepchange", "prcc", "ltcc", "vc_clothes"}
     for dataset in datasets:
         originals = [each.original for each in of(dataset)]
         assert originals[0] and originals == sorted(originals, reverse=True)

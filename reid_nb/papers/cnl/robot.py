@@ -42,8 +42,8 @@ def chain(preset: str, size: Size, network: Variant, seed: int, threads: int) ->
     first, second, alone = steps(preset, network, size)
     second_of_epoch = size.seconds * IMAGES[preset] / {"smoke": 128, "mini": 1800, "night": 1800, "gpu": 12016, "paper": 12936}[preset]
     name = lambda kind: robot_job(kind, network, seed)
-    train = lambda kind, how, start: Train(name(kind), how, data, seed, ("roreas",), start=start, threads=threads, cost=15 + second_of_epoch * how.epochs)
-    jobs = [Evaluate(name("direct"), base, data, ("roreas",), threads=threads), train("classifier", first, base), train("tuned", second, name("classifier"))]
+    train = lambda kind, how, start: Train(name(kind), how, data, seed, ("roreas/standard",), start=start, threads=threads, cost=15 + second_of_epoch * how.epochs)
+    jobs = [Evaluate(name("direct"), base, data, ("roreas/standard",), threads=threads), train("classifier", first, base), train("tuned", second, name("classifier"))]
     return jobs + ([train("alone", alone, None)] if network == PLAIN else [])
 
 # %% ../../../nbs/cnl/08a_robot_plan.ipynb #24136164

@@ -112,7 +112,7 @@ def recipe(variant: Variant, size: Size, epochs: int) -> Recipe:
         identities=size.identities, epochs=epochs, pad=round(full.pad * size.image_size[0] / full.image_size[0]), losses=losses)
 
 # %% ../../../nbs/cnl/03_variants.ipynb #58723b69
-SETTINGS = ("market1501",)
+SETTINGS = ("market1501/standard",)
 
 def job_name(variant: Variant, seed: int) -> str:
     """The name of the job that trains a variant with a seed."""
