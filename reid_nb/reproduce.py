@@ -32,11 +32,12 @@ from .files import atomic, locked, outputs_root, read_json, write_json
 from .machine import available_cores
 from .plans import Plan, load_plan, slug
 from .runs import PARENT, current_plan, prepare, provenance, run_folder
+from .warm import workshop
 
 # %% ../nbs/laboratory/reproduce.ipynb #6ea099ad
-def command(*words: str) -> str:
-    """A shell command that calls this very installation of reid-nb."""
-    return shlex.join([sys.executable, "-c", "from reid_nb.cli import main; main()", *words])
+def command(*words: str, entry: str = "cli") -> str:
+    """A shell command that calls the `main` of a module of this very installation."""
+    return shlex.join([sys.executable, "-c", f"from reid_nb.{entry} import main; main()", *words])
 
 def rule(name: str, inputs: list[str], output: str, threads: int, shell: str) -> str:
     """One Snakemake rule. `ancient`: only the existence of an input counts, not its time."""
@@ -56,16 +57,15 @@ def finished_run(plan: Plan, name: str) -> str:
 
 # %% ../nbs/laboratory/reproduce.ipynb #abd29cbf
 def job_rules(plan: Plan, names: Sequence[str]) -> list[str]:
-    """Rules for the jobs: training takes its own threads, a latency measurement takes the machine."""
+    """Rules for the jobs: training takes its own threads and starts warm, a latency measurement takes the machine and a process that nobody used."""
     rules = []
     for name in names:
         job = plan.job(name)
-        threads = available_cores() if job.kind == "profile" else job.threads
-        call = command("run", plan.paper, name, "--preset", plan.preset.name, "--seeds", str(plan.seeds))
-        output = finished_run(plan, name)
-        rules.append(rule(f"run_{plan.paper}_{slug(name).replace('-', '_')}",
-                          [finished_run(plan, job.start)] if job.start else [], repr(output), threads,
-                          f"OMP_NUM_THREADS={{threads}} {call} >{Path(output).parent}.log 2>&1"))
+        output, measured = finished_run(plan, name), job.kind == "profile"
+        log, words = f"{Path(output).parent}.log", ("run", plan.paper, name, "--preset", plan.preset.name, "--seeds", str(plan.seeds))
+        call = f"{command(*words)} >{log} 2>&1" if measured else command(log, *words, entry="warm")
+        rules.append(rule(f"run_{plan.paper}_{slug(name).replace('-', '_')}", [finished_run(plan, job.start)] if job.start else [],
+                          repr(output), available_cores() if measured else job.threads, f"OMP_NUM_THREADS={{threads}} {call}"))
     return rules
 
 # %% ../nbs/laboratory/reproduce.ipynb #d15c4c87
@@ -142,10 +142,9 @@ def end_group(process: subprocess.Popen) -> None:
 def snakemake(folder: Path, extra: Sequence[str]) -> Iterator[subprocess.Popen]:
     """Snakemake at work in `folder`, its messages in `snakemake.log`; ended, with its jobs, when the block is left."""
     (folder / ".done").mkdir(exist_ok=True)
-    environment = {**os.environ, PARENT: f"{platform.node()}:{os.getpid()}"}
-    with open(folder / "snakemake.log", "w") as log:
-        process = subprocess.Popen(snakemake_command(extra), cwd=folder, stdout=log, stderr=log, env=environment,
-                                   stdin=subprocess.DEVNULL, start_new_session=True)
+    with open(folder / "snakemake.log", "w") as log, workshop() as where:
+        process = subprocess.Popen(snakemake_command(extra), cwd=folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
+                                   env={**os.environ, **where, PARENT: f"{platform.node()}:{os.getpid()}"})
         try:
             yield process
         finally:
