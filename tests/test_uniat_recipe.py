@@ -99,3 +99,34 @@ def test_experts_start_from_the_trunk_of_a_network_without_them(dataset, tmp_pat
         gate_free = mixed.trunk.vit.blocks[0].mlp.experts
         assert torch.equal(gate_free.first[0].weight, plain.trunk.vit.blocks[0].mlp.fc1.weight)
         assert plain(images).shape == mixed(images).shape == (3, 6, 24)
+
+
+# ---------------------------------------------------------------- scores of six heads
+class ByHead(torch.nn.Module):
+    """Six embeddings of an image: its mean colour, in the head that is asked, and noise in all others."""
+
+    def __init__(self, asked: int):
+        super().__init__()
+        self.asked, self.scale = asked, torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, images):
+        noise = torch.randn(len(images), 6, 3, generator=torch.Generator().manual_seed(0))
+        noise[:, self.asked] = images.mean(dim=(2, 3))
+        return noise
+
+
+def test_every_setting_is_answered_by_its_own_head(dataset):
+    from reid_nb import settings
+    from reid_nb.runs import score_settings
+    number = np.arange(len(dataset.train)) % 8   # of a person's images: ST asks 0, 1 in 2, 3, all in one outfit; LT asks 4, 5 in 6, 7, in two
+    part = np.where(dataset.train["modality"] == "rgb", "DT", "NT").astype(object) + np.where(number < 4, "-ST", "-LT")
+    table, asked = dataset.train.assign(part=part, clothes=np.isin(number, (4, 5)) + 1), number % 4 < 2
+    test = Dataset("at_ustc", dataset.root, dataset.train, table[asked].reset_index(drop=True), table[~asked].assign(camid=9).reset_index(drop=True), "own")
+    names = ["at_ustc/DT-LT", "at_ustc/AD-LT", "at_ustc/mixed"]
+    per_query, found = score_settings(names, ByHead(5).eval(), test, (32, 16))
+    assert list(per_query["setting"].unique()) == names and found["at_ustc/AD-LT mAP"] > 0.8 > found["at_ustc/DT-LT mAP"]
+    all_day = settings.evaluate(settings.get("at_ustc/AD-LT"), extract(ByHead(5).eval(), settings.test_table(test), test.root, (32, 16))[:, 5],
+                                settings.test_table(test))
+    assert found["at_ustc/AD-LT mAP"] == all_day.summary()["mAP"] and found["at_ustc/mixed valid"] > 0
+    _, other = score_settings(names, ByHead(1).eval(), test, (32, 16))
+    assert other["at_ustc/DT-LT mAP"] > 0.8 > other["at_ustc/AD-LT mAP"]
