@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EVALUATION', 'PACKAGES', 'PARENT', 'module_path', 'imported_modules', 'without_docstrings', 'source_of', 'code_hash',
            'twin_module', 'twin_folder', 'prepare', 'real_dataset', 'fingerprint', 'ingredients', 'address',
-           'run_folder', 'git', 'installed', 'provenance', 'follow_parent', 'take_over', 'execute', 'answer', 'score',
+           'run_folder', 'git', 'installed', 'provenance', 'follow_parent', 'take_over', 'execute', 'score',
            'weights_of', 'execute_train', 'execute_evaluate', 'builder', 'execute_profile', 'Run', 'load_run',
            'finished', 'current_plan', 'Session', 'put_trained', 'Latency', 'latency', 'put_latency']
 
@@ -26,7 +26,6 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 import reid_nb
@@ -36,7 +35,6 @@ from .errors import ReidError, UsageError, unknown
 from .files import atomic, outputs_root, project_root, read_json, sha256_of, write_json
 from .machine import available_cores, processor
 from .plans import Data, Evaluate, Plan, Profile, Train, load_plan, slug
-from .protocols import SCENARIOS
 from .records import Dataset
 
 # %% ../nbs/laboratory/runs.ipynb #b49d522a
@@ -147,7 +145,8 @@ def ingredients(plan: Plan, job: Train | Evaluate | Profile) -> dict:
               "start": address(plan, job.start) if job.start else None}
     if job.kind == "evaluate":
         return {**common, "code": code_hash(*EVALUATION)}
-    code = code_hash(job.recipe.model.split(":")[0], *EVALUATION)
+    parts = {getattr(job.recipe, part).split(":")[0] for part in ("model", "head", "criterion")}
+    code = code_hash(*parts, *EVALUATION)
     return {**common, "recipe": job.recipe.to_dict(), "seed": job.seed, "code": code}
 
 # %% ../nbs/laboratory/runs.ipynb #9c96f66f
@@ -234,10 +233,6 @@ def execute(plan: Plan, name: str) -> Path:
     return folder
 
 # %% ../nbs/laboratory/runs.ipynb #34a1de8a
-def answer(embeddings: np.ndarray, scenario: str) -> np.ndarray:
-    """The embeddings (N x C) of the head that answers in a scenario, from N x C (one for all) or N x 6 x C."""
-    return embeddings if embeddings.ndim == 2 else embeddings[:, SCENARIOS.index(scenario)]
-
 def score(job: Train | Evaluate, weights: Path, image_size: tuple[int, int], folder: Path) -> dict:
     """Extract and evaluate with trained `weights`; writes `per_query.csv` and returns what `run.json` says about it."""
     from reid_nb import retrieval, settings, training
@@ -247,7 +242,7 @@ def score(job: Train | Evaluate, weights: Path, image_size: tuple[int, int], fol
     with training.settled(job.threads):
         model = training.load_trained(weights)
         embeddings = retrieval.extract(model, table, dataset.root, image_size)
-        found = {name: settings.evaluate(settings.get(name), answer(embeddings, settings.get(name).scenario), table) for name in job.settings}
+        found = {name: settings.measured(name, embeddings, table) for name in job.settings}
     with atomic(folder / "per_query.csv") as partial:
         pd.concat([scores.per_query.assign(setting=name) for name, scores in found.items()]).to_csv(partial, index=False)
     return {"data": job.data.label, "origin": dataset.origin, "settings": list(job.settings), "device": str(next(model.parameters()).device),

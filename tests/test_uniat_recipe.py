@@ -99,3 +99,38 @@ def test_experts_start_from_the_trunk_of_a_network_without_them(dataset, tmp_pat
         gate_free = mixed.trunk.vit.blocks[0].mlp.experts
         assert torch.equal(gate_free.first[0].weight, plain.trunk.vit.blocks[0].mlp.fc1.weight)
         assert plain(images).shape == mixed(images).shape == (3, 6, 24)
+
+
+# ---------------------------------------------------------------- scores of six heads
+class ByHead(torch.nn.Module):
+    """Six embeddings of an image: its mean colour, in the head that is asked, and noise in all others."""
+
+    def __init__(self, asked: int):
+        super().__init__()
+        self.asked, self.scale = asked, torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, images):
+        noise = torch.randn(len(images), 6, 3, generator=torch.Generator().manual_seed(0))
+        noise[:, self.asked] = images.mean(dim=(2, 3))
+        return noise
+
+
+def test_every_setting_is_answered_by_its_own_head(dataset):
+    from reid_nb import settings
+    number = np.arange(len(dataset.train)) % 8   # of a person's images: ST asks 0, 1 in 2, 3, all in one outfit; LT asks 4, 5 in 6, 7, in two
+    part = np.where(dataset.train["modality"] == "rgb", "DT", "NT").astype(object) + np.where(number < 4, "-ST", "-LT")
+    table, asked = dataset.train.assign(part=part, clothes=np.isin(number, (4, 5)) + 1), number % 4 < 2
+    test = Dataset("at_ustc", dataset.root, dataset.train, table[asked].reset_index(drop=True), table[~asked].assign(camid=9).reset_index(drop=True), "own")
+    names, table = ["at_ustc/DT-LT", "at_ustc/AD-LT", "at_ustc/mixed"], settings.test_table(test)
+
+    def found(asked):
+        embeddings = extract(ByHead(asked).eval(), table, test.root, (32, 16))
+        assert embeddings.shape == (len(table), 6, 3)
+        scores = {name: settings.measured(name, embeddings, table) for name in names}
+        assert scores["at_ustc/AD-LT"].summary() == settings.evaluate(settings.get("at_ustc/AD-LT"), embeddings[:, 5], table).summary()
+        return {name: each.summary()["mAP"] for name, each in scores.items()}, scores["at_ustc/mixed"].valid
+
+    all_day, valid = found(5)
+    assert all_day["at_ustc/AD-LT"] > 0.8 > all_day["at_ustc/DT-LT"] and valid > 0
+    by_day, _ = found(1)
+    assert by_day["at_ustc/DT-LT"] > 0.8 > by_day["at_ustc/AD-LT"]
