@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from reid_nb.errors import ReidError
-from reid_nb.papers.uniat.losses import ScenarioLoss, attribute_weights, hdw, scenario_losses, without_own_outfits
-from reid_nb.papers.uniat.scenarios import PAPER, RELEASED, SCENARIOS, Classes, Switches
+from reid_nb.errors import ReidError, UsageError
+from reid_nb.papers.uniat.losses import ScenarioLoss, attribute_weights, build, hdw, scenario_losses, without_own_outfits
+from reid_nb.papers.uniat.scenarios import PAPER, RELEASED, SCENARIOS, Switches, class_count
+from reid_nb.transforms import Classes
 
 CLASSES = Classes(3, 6, (0, 0, 1, 1, 1, 2))
 OWNERS = torch.tensor(CLASSES.owners)
@@ -27,7 +28,7 @@ GOLDEN = [
 
 def golden_logits(dtype=torch.float32):
     image = torch.arange(1, 9, dtype=torch.float64)[:, None]
-    waves = [torch.sin(0.37 * image * torch.arange(1, CLASSES.of(s) + 1, dtype=torch.float64) * (s + 1)) for s in range(6)]
+    waves = [torch.sin(0.37 * image * torch.arange(1, class_count(CLASSES, s) + 1, dtype=torch.float64) * (s + 1)) for s in range(6)]
     return [(3 * wave).to(dtype).requires_grad_() for wave in waves]
 
 
@@ -83,7 +84,7 @@ def by_loops(logits, targets, switches):
 @pytest.mark.parametrize("switches", [PAPER, RELEASED, Switches(relative=True), Switches(scenario_mean=False), Switches(same_person="constant")])
 def test_the_equations_by_loops(switches):
     torch.manual_seed(0)
-    logits = [2 * torch.randn(8, CLASSES.of(s), dtype=torch.float64) for s in range(6)]
+    logits = [2 * torch.randn(8, class_count(CLASSES, s), dtype=torch.float64) for s in range(6)]
     assert loss_of(logits, switches=switches)[0].item() == pytest.approx(by_loops(logits, TARGETS, switches), rel=1e-9)
     ir = {**TARGETS, "modality": torch.ones(8, dtype=torch.int64)}
     assert loss_of(logits, ir, switches=switches)[0].item() == pytest.approx(by_loops(logits, ir, switches), rel=1e-9)
@@ -106,7 +107,7 @@ def test_a_batch_of_one_modality_is_finite_and_counted(modality, said, switches)
 @pytest.mark.parametrize("switches", [PAPER, RELEASED])
 def test_certainty_is_finite(switches):
     """All answers right with certainty: confidence 1, a root at 0, and no infinite slope."""
-    logits = [200 * torch.eye(CLASSES.of(s))[TARGETS["clothes" if s % 2 == 0 else "pid"]] for s in range(6)]
+    logits = [200 * torch.eye(class_count(CLASSES, s))[TARGETS["clothes" if s % 2 == 0 else "pid"]] for s in range(6)]
     logits = [scores.requires_grad_() for scores in logits]
     total, _ = loss_of(logits, switches=switches)
     total.backward()
@@ -183,3 +184,9 @@ def test_parts_always_have_the_same_names():
 def test_classes_that_contradict_themselves_are_refused(wrong):
     with pytest.raises(ReidError, match="every outfit needs an owner"):
         ScenarioLoss(True, True, wrong)
+
+
+def test_a_recipes_options_are_checked():
+    assert build({}, CLASSES).said is False and build({"said": True, "switches": "released"}, CLASSES).switches == RELEASED
+    with pytest.raises(UsageError, match="Did you mean 'said'"):
+        build({"siad": True}, CLASSES)

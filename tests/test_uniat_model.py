@@ -1,8 +1,6 @@
 """MS-ReID and its experts: published counts, the equations written out, and what weights of other networks become."""
 import copy
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
 from timm.layers import SwiGLU
@@ -16,8 +14,9 @@ from reid_nb.papers.uniat import model as model_module
 from reid_nb.papers.uniat.experts import EXPERTS, LAYOUTS, Experts, Gate, added_parameters, grouped, layout
 from reid_nb.papers.uniat.model import (PAPER_CLASSES, ScenarioHeads, imagenet_weights, inventory, multiply_adds, paper_size, plain_vit, resize_positions,
                                         vit_trunk)
-from reid_nb.papers.uniat.scenarios import (IR, PAPER, RELEASED, RGB, SCENARIOS, SEEN, Classes, Switches, attributes, class_numbers,
-                                            scenario_of, switches_of)
+from reid_nb.papers.uniat.scenarios import IR, PAPER, RELEASED, RGB, SCENARIOS, SEEN, Switches, attributes, scenario_of, switches_of
+from reid_nb.recipes import Recipe, build_criterion, build_model
+from reid_nb.transforms import MODALITIES, Classes
 
 TINY = {"image_size": (64, 32), "embed_dim": 48, "depth": 2, "num_heads": 2}
 CLASSES = Classes(3, 5, (0, 0, 1, 1, 2))
@@ -246,7 +245,7 @@ def test_pretrained_weights_become_six_tokens_and_equal_experts(tmp_path):
     torch.manual_seed(0)
     plain = randomised(plain_vit("vit_base_patch16_224", (224, 224), 0.0, embed_dim=48, depth=2, num_heads=2))
     torch.save(plain.state_dict() | {"head.weight": torch.zeros(7, 48), "head.bias": torch.zeros(7)}, tmp_path / "vit.pth")
-    trunk = vit_trunk(**TINY, experts="moae-12", pretrained=tmp_path / "vit.pth")
+    trunk = vit_trunk(**TINY, experts="moae-12", weights=tmp_path / "vit.pth")
     vit, before = trunk.vit, plain.state_dict()
     assert torch.equal(vit.cls_token, before["cls_token"].expand(-1, 6, -1))
     assert torch.equal(vit.pos_embed[:, :6], before["pos_embed"][:, :1].expand(-1, 6, -1)) and vit.pos_embed.shape[1] == 6 + 8
@@ -292,9 +291,9 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
     state = plain_vit("vit_base_patch16_224", (64, 32), 0.0, embed_dim=32, depth=2, num_heads=2).state_dict()
     torch.save(state, tmp_path / "narrow.pth")
     with pytest.raises(ReidError, match="narrow.pth: cls_token has the shape .1, 1, 32."):
-        vit_trunk(**TINY, pretrained=tmp_path / "narrow.pth")
+        vit_trunk(**TINY, weights=tmp_path / "narrow.pth")
     with pytest.raises(ReidError, match="is missing"):
-        vit_trunk(**TINY, pretrained=tmp_path / "nowhere.pth")
+        vit_trunk(**TINY, weights=tmp_path / "nowhere.pth")
 
 
 def test_imagenet_weights_are_taken_from_the_cache_alone(tmp_path, monkeypatch):
@@ -338,28 +337,22 @@ def test_scenarios_keep_the_papers_order():
         scenario_of("thermal")
 
 
-def test_class_numbers_do_not_depend_on_the_order_of_records():
-    rng = np.random.default_rng(0)
-    table = pd.DataFrame({"pid": rng.integers(0, 9, 80) * 7, "clothes": rng.integers(1, 5, 80), "modality": rng.choice(["rgb", "ir"], 80)})
-    classes, numbers = class_numbers(table)
-    assert classes.pids == table["pid"].nunique() and classes.clothes == len(table[["pid", "clothes"]].drop_duplicates())
-    assert (np.array(classes.owners)[numbers["clothes"]] == numbers["pid"]).all()
-    assert (np.sort(table["pid"].unique())[numbers["pid"]] == table["pid"]).all() and (numbers["modality"] == (table["modality"] == "ir")).all()
-    mixed = rng.permutation(80)
-    again, mixed_numbers = class_numbers(table.iloc[mixed].reset_index(drop=True))
-    assert again == classes and (mixed_numbers.to_numpy() == numbers.to_numpy()[mixed]).all()
+def test_a_recipe_names_model_head_and_criterion():
+    """As the library's training builds them: import paths, and keyword arguments as data."""
+    recipe = Recipe("Uni-AT", "reid_nb.papers.uniat.model:vit_trunk", TINY | {"experts": "moae-12", "switches": "released"},
+                    {"said": True, "hdw": True, "switches": {"detach": False}}, head="reid_nb.papers.uniat.model:ScenarioHeads",
+                    criterion="reid_nb.papers.uniat.losses:build", image_size=(64, 32))
+    model = build_model(recipe, CLASSES).train()
+    criterion = build_criterion(recipe, CLASSES, model.num_features)
+    targets = {"pid": torch.tensor([0, 1, 1, 2, 0]), "clothes": torch.tensor([1, 2, 3, 4, 0]), "modality": torch.tensor([0, 0, 1, 1, 1])}
+    total, parts = criterion(model(IMAGES), targets)
+    total.backward()
+    assert torch.isfinite(total) and parts["skipped"] == 0 and criterion.switches == Switches(detach=False)
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
 
-def test_datasets_without_clothes_or_modality_have_one_outfit_and_rgb():
-    classes, numbers = class_numbers(pd.DataFrame({"pid": [4, 2, 4]}))
-    assert classes == Classes(2, 2, (0, 1)) and numbers.to_numpy().tolist() == [[1, 1, 0], [0, 0, 0], [1, 1, 0]]
-
-
-def test_strange_tables_are_refused():
-    with pytest.raises(ReidError, match="depth"):
-        class_numbers(pd.DataFrame({"pid": [1], "modality": ["depth"]}))
-    with pytest.raises(ReidError, match="empty"):
-        class_numbers(pd.DataFrame({"pid": []}))
+def test_modalities_are_numbered_as_in_batches():
+    assert MODALITIES[RGB] == "rgb" and MODALITIES[IR] == "ir"
 
 
 def test_switches_of_the_presets():

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['without_own_outfits', 'scenario_losses', 'same_losses', 'group_weight', 'attribute_weights', 'hdw', 'ScenarioLoss',
-           'forward', 'total']
+           'forward', 'total', 'build']
 
 # %% ../../../nbs/uniat/03_balancing.ipynb #3bab215a
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ...errors import ReidError
-from ...losses import full_precision
-from .scenarios import (INTERVALS, MOMENTS, PAPER, SCENARIOS, SEEN, Classes, Switches, attributes,
-                                            switches_of)
+from ...errors import ReidError, unknown
+from .scenarios import INTERVALS, MOMENTS, PAPER, SCENARIOS, SEEN, Switches, attributes, switches_of
+from ...transforms import Classes
 
 # %% ../../../nbs/uniat/03_balancing.ipynb #2bfd41af
 def without_own_outfits(logits: torch.Tensor, clothes: torch.Tensor, owners: torch.Tensor, switches: Switches = PAPER) -> torch.Tensor:
@@ -78,7 +77,7 @@ def hdw(losses: Sequence[torch.Tensor], switches: Switches = PAPER) -> torch.Ten
 class ScenarioLoss(nn.Module):
     """The training loss of the paper: SAID or the plain identity loss, with or without HDW (Equations 1 to 9).
 
-    `said`: scenario-aware losses (else the baseline). `hdw`: weight the scenarios (else sum them). `classes`: as of `class_numbers`.
+    `said`: scenario-aware losses (else the baseline). `hdw`: weight the scenarios (else sum them). `classes`: of the training set.
     """
 
     def __init__(self, said: bool, hdw: bool, classes: Classes, switches: Switches | str | Mapping = PAPER):
@@ -86,7 +85,7 @@ class ScenarioLoss(nn.Module):
         self.said, self.hdw, self.classes, self.switches = said, hdw, classes, switches_of(switches)
         if len(classes.owners) != classes.clothes or set(classes.owners) != set(range(classes.pids)):
             raise ReidError(f"{classes.clothes} outfits of {classes.pids} persons with owners {classes.owners[:8]}...: every outfit needs an "
-                            "owner and every person an outfit. Take the classes from class_numbers(table).")
+                            "owner and every person an outfit. Take them from reid_nb.transforms.classes_of.")
         self.register_buffer("owners", torch.tensor(classes.owners), persistent=False)
 
 # %% ../../../nbs/uniat/03_balancing.ipynb #8df80ea3
@@ -96,23 +95,31 @@ def forward(self: ScenarioLoss, output, targets: Mapping[str, torch.Tensor]) -> 
     Parts: each scenario's mean loss by name (0 if it has no image), with HDW each "weight <scenario>", and `skipped`, the number of scenarios
     without an image in this batch.
     """
-    return self.total([scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores for scores in output.logits], targets)
+    logits = [scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores for scores in output.logits]
+    with torch.autocast(logits[0].device.type, enabled=False):
+        losses = scenario_losses(logits, targets, self.owners, self.switches) if self.said else same_losses(logits, targets)
+        return self.total(losses, len(targets["pid"]))
 
 ScenarioLoss.forward = forward
 
-# %% ../../../nbs/uniat/03_balancing.ipynb #60d50204
-def total(self: ScenarioLoss, logits: Sequence[torch.Tensor], targets: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, dict]:
-    """`forward`, for six tensors of logits."""
-    batch = len(targets["pid"])
-    with torch.autocast(logits[0].device.type, enabled=False):
-        losses = scenario_losses(logits, targets, self.owners, self.switches) if self.said else same_losses(logits, targets)
-        means = torch.stack([loss.sum() / max(len(loss), 1) for loss in losses])
-        parts = {name: mean for name, mean in zip(SCENARIOS, means)}
-        parts["skipped"] = means.new_tensor(float(sum(not len(loss) for loss in losses)))
-        if not self.hdw:
-            return means.sum(), parts
-        weights = hdw(losses, self.switches)
-        terms = means if self.switches.scenario_mean else torch.stack([loss.sum() / batch for loss in losses])
-        return (weights * terms).sum(), parts | {f"weight {name}": weight for name, weight in zip(SCENARIOS, weights)}
+# %% ../../../nbs/uniat/03_balancing.ipynb #71c47733
+def total(self: ScenarioLoss, losses: Sequence[torch.Tensor], batch: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Sum or weighted sum (Equation 6) of six vectors of losses from a batch of so many images, and the parts."""
+    means = torch.stack([loss.sum() / max(len(loss), 1) for loss in losses])
+    parts = {name: mean for name, mean in zip(SCENARIOS, means)}
+    parts["skipped"] = means.new_tensor(float(sum(not len(loss) for loss in losses)))
+    if not self.hdw:
+        return means.sum(), parts
+    weights = hdw(losses, self.switches)
+    terms = means if self.switches.scenario_mean else torch.stack([loss.sum() / batch for loss in losses])
+    return (weights * terms).sum(), parts | {f"weight {name}": weight for name, weight in zip(SCENARIOS, weights)}
 
 ScenarioLoss.total = total
+
+# %% ../../../nbs/uniat/03_balancing.ipynb #60d50204
+def build(losses: Mapping, classes: Classes) -> ScenarioLoss:
+    """The criterion of a recipe: `losses` may hold `said` and `hdw` (True or False; default False, the baseline) and `switches`."""
+    for name in losses:
+        if name not in ("said", "hdw", "switches"):
+            raise unknown("option of the scenario loss", name, ("said", "hdw", "switches"))
+    return ScenarioLoss(bool(losses.get("said")), bool(losses.get("hdw")), classes, losses.get("switches", PAPER))

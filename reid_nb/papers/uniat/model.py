@@ -20,7 +20,8 @@ from torch.nn import functional as F
 from ...backbones import count_macs, read_weights
 from ...errors import ReidError, UsageError
 from .experts import Experts, Gate
-from .scenarios import PAPER, SCENARIOS, Classes, Switches, switches_of
+from .scenarios import PAPER, SCENARIOS, Switches, class_count, switches_of
+from ...transforms import Classes
 
 # %% ../../../nbs/uniat/01_six_tokens.ipynb #7bfd99d9
 def repeat_token(vit: nn.Module, tokens: int) -> None:
@@ -54,14 +55,14 @@ def imagenet_weights(name: str = "vit_base_patch16_224") -> Path:
 
     config = timm.get_pretrained_cfg(f"{name}.orig_in21k_ft_in1k", allow_unregistered=True)
     if config is None:
-        raise UsageError(f"timm knows no ImageNet weights {name}.orig_in21k_ft_in1k. Give the path of a file, or pretrained=None.")
+        raise UsageError(f"timm knows no ImageNet weights {name}.orig_in21k_ft_in1k. Give the path of a file, or weights=None.")
     cached = try_to_load_from_cache(config.hf_hub_id, "model.safetensors") if config.hf_hub_id else None
     hub = Path(torch.hub.get_dir()) / "checkpoints" / Path(config.url or f"{name}.pth").name
     for found in (cached, hub):
         if isinstance(found, (str, Path)) and Path(found).is_file():
             return Path(found)
     raise ReidError(f"No ImageNet weights for {name} on this machine: neither {config.hf_hub_id} in the Hugging Face cache nor {hub}. Nothing "
-                    "is downloaded by itself: put the file there, give its path as pretrained, or use pretrained=None (random).")
+                    "is downloaded by itself: put the file there, give its path as weights, or use weights=None (random).")
 
 # %% ../../../nbs/uniat/01_six_tokens.ipynb #f29d21e7
 def load_pretrained(vit: nn.Module, path: str | Path) -> None:
@@ -143,19 +144,19 @@ def plain_vit(name: str, image_size: tuple[int, int], drop_path: float, **argume
 
 # %% ../../../nbs/uniat/01_six_tokens.ipynb #72aeaaef
 def vit_trunk(name: str = "vit_base_patch16_224", tokens: int = 6, experts: str | None = None, image_size: tuple[int, int] = (256, 128),
-              drop_path: float = 0.2, pretrained: str | Path | None = None, switches: Switches | str | Mapping = PAPER,
+              drop_path: float = 0.2, weights: str | Path | None = None, switches: Switches | str | Mapping = PAPER,
               **timm_arguments) -> TokenTrunk:
     """A timm ViT with `tokens` CLS tokens: B x 3 x H x W -> B x tokens x C, after the final norm (Sections 4.1 and 4.2).
 
     `name` is a timm VisionTransformer, `timm_arguments` change its `patch_size`, `embed_dim`, `depth`, `num_heads`, ... `experts`: None (MS-ReID)
-    or a layout of `reid_nb.papers.uniat.experts.LAYOUTS`. `pretrained`: None (random), "imagenet" (from the local caches only) or the path of a
+    or a layout of `reid_nb.papers.uniat.experts.LAYOUTS`. `weights`: None (random), "imagenet" (from the local caches only) or the path of a
     file with weights of the plain ViT; tokens and experts start as copies of its token and FFN. `switches`: where the released code differs.
     Raises `UsageError` for arguments that do not fit together, `ReidError` for weights that are missing or do not fit.
     """
     switches = switches_of(switches)
     vit = plain_vit(name, image_size, drop_path, **timm_arguments)
-    if pretrained is not None:
-        load_pretrained(vit, imagenet_weights(name) if pretrained == "imagenet" else pretrained)
+    if weights is not None:
+        load_pretrained(vit, imagenet_weights(name) if weights == "imagenet" else weights)
     repeat_token(vit, tokens)
     insert_experts(vit, tokens, experts, switches)
     return TokenTrunk(vit, tokens)
@@ -172,7 +173,7 @@ class ScenarioOutput(NamedTuple):
 class ScenarioHeads(nn.Module):
     """Trunk, a BNNeck and a bias-free classifier for each of the six scenarios (Section 4.1).
 
-    `trunk` maps images to B x 6 x C, or to B x 1 x C (one unified feature, which then stands on all six heads). `classes`: a `Classes`.
+    `trunk` maps images to B x 6 x C, or to B x 1 x C (one unified feature, which then stands on all six heads). `classes`: a `reid_nb.transforms.Classes`.
     Training: a `ScenarioOutput`. Evaluation: the embeddings alone, B x 6 x C, not normalised; scenario s is searched with [:, s].
     """
 
@@ -184,7 +185,7 @@ class ScenarioHeads(nn.Module):
         self.neck = nn.BatchNorm1d(len(SCENARIOS) * self.num_features)
         nn.init.normal_(self.neck.weight, 1, 0.01)
         self.neck.bias.requires_grad_(False)   # a shift would move the embeddings off the classifiers' origin
-        self.classifiers = nn.ModuleList(nn.Linear(self.num_features, classes.of(s), bias=False) for s in range(len(SCENARIOS)))
+        self.classifiers = nn.ModuleList(nn.Linear(self.num_features, class_count(classes, s), bias=False) for s in range(len(SCENARIOS)))
         for classifier in self.classifiers:
             nn.init.normal_(classifier.weight, std=0.001)
 

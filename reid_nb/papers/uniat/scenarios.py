@@ -4,17 +4,13 @@
 
 # %% auto #0
 __all__ = ['MOMENTS', 'INTERVALS', 'SCENARIOS', 'RGB', 'IR', 'SEEN', 'GATES', 'SAME_PERSON', 'PAPER', 'RELEASED', 'PRESETS',
-           'attributes', 'scenario_of', 'Classes', 'class_numbers', 'Switches', 'switches_of']
+           'attributes', 'scenario_of', 'class_count', 'Switches', 'switches_of']
 
 # %% ../../../nbs/uniat/00_anytime.ipynb #9f533a23
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import NamedTuple
+from dataclasses import dataclass, fields
 
-import numpy as np
-import pandas as pd
-
-from ...errors import ReidError, unknown
+from ...errors import unknown
 
 # %% ../../../nbs/uniat/00_anytime.ipynb #98fb9fc3
 MOMENTS, INTERVALS = ("DT", "NT", "AD"), ("ST", "LT")
@@ -39,38 +35,13 @@ def scenario_of(query: str | None = None, gallery: str | None = None, same_day: 
     moment = {("rgb", "rgb"): "DT", ("ir", "ir"): "NT"}.get((query, gallery), "AD")
     return f"{moment}-{'ST' if same_day else 'LT'}"
 
-# %% ../../../nbs/uniat/00_anytime.ipynb #0345c18c
-class Classes(NamedTuple):
-    """What a training set's images are sorted into."""
-
-    pids: int                  # persons
-    clothes: int               # outfits of all persons together
-    owners: tuple[int, ...]    # the person (class number) that each outfit belongs to
-
-    def of(self, scenario: int) -> int:
-        """How many classes a scenario's classifier has: outfits in short-term scenarios, persons in long-term ones."""
-        return self.clothes if attributes(scenario)[1] == "ST" else self.pids
-
 # %% ../../../nbs/uniat/00_anytime.ipynb #20995d31
-def class_numbers(table: pd.DataFrame) -> tuple[Classes, pd.DataFrame]:
-    """The classes of a training table and, for each record, its class numbers: int64 columns pid, clothes and modality.
+def class_count(classes, scenario: int) -> int:
+    """How many classes a scenario's classifier has: outfits in short-term scenarios, persons in long-term ones.
 
-    `table` has `pid` and may have `clothes` (number of the outfit within the person) and `modality` ("rgb" or "ir"; absent: all
-    RGB). Clothes classes are numbered over the sorted pairs (pid, clothes). `ReidError` for an empty table or another modality.
+    `classes`: a `reid_nb.transforms.Classes`.
     """
-    if table.empty:
-        raise ReidError("The training table is empty: there are no persons to sort images into.")
-    outfit = table["clothes"] if "clothes" in table else pd.Series(0, table.index)
-    modality = table["modality"] if "modality" in table else pd.Series("rgb", table.index)
-    strange = sorted(set(modality) - {"rgb", "ir"})
-    if strange:
-        raise ReidError(f"The column modality holds {strange[:3]}; every image is either 'rgb' or 'ir'.")
-    pairs = pd.MultiIndex.from_arrays([table["pid"], outfit])
-    kinds = pairs.unique().sort_values()
-    pids = np.unique(table["pid"])
-    owners = np.searchsorted(pids, kinds.get_level_values(0))
-    numbers = {"pid": np.searchsorted(pids, table["pid"]), "clothes": kinds.get_indexer(pairs), "modality": (modality == "ir").to_numpy()}
-    return Classes(len(pids), len(kinds), tuple(owners.tolist())), pd.DataFrame(numbers, dtype="int64")
+    return classes.clothes if attributes(scenario)[1] == "ST" else classes.pids
 
 # %% ../../../nbs/uniat/00_anytime.ipynb #33fdc6b2
 GATES, SAME_PERSON = ("softmax", "renormalised"), ("left out", "constant")
