@@ -9,7 +9,7 @@ from test_training import make_dataset
 from reid_nb import training
 from reid_nb.errors import UsageError
 from reid_nb.papers.uniat.experts import EXPERTS
-from reid_nb.papers.uniat.recipe import ABLATION, RESNET_RECIPE, UNIAT_RECIPE, released, row, small, unified
+from reid_nb.papers.uniat.recipe import ABLATION, RESNET_RECIPE, RIVALS, UNIAT_RECIPE, released, row, small, unified
 from reid_nb.recipes import Recipe, build_criterion, build_model, learning_rate
 from reid_nb.records import Dataset
 from reid_nb.retrieval import extract
@@ -30,7 +30,7 @@ def sizes(recipe):
 def test_groups_of_the_released_optimiser():
     """Counted on the released code with 486 outfits: rate x decay -> elements."""
     base = {(1.0, 0.0): 138_240, (1.0, 5e-4): 71_484_672, (10.0, 0.0): 7_680, (10.0, 5e-4): 15_614_208}
-    assert sizes(released(row("MS-ReID"))) == base
+    assert sizes(released(row("SAID"))) == base
     with_experts = {**base, (1.0, 5e-4): 307_652_352, (10.0, 5e-4): 62_847_744}
     assert sizes(released(row("Uni-AT"))) == with_experts
 
@@ -46,10 +46,11 @@ def test_rows_differ_in_network_and_loss_alone():
         recipe = row(name)
         assert recipe.model_args["experts"] == experts and recipe.losses == {"said": said, "hdw": hdw}
         assert recipe.scaled(name="x", model_args={}, losses={}) == UNIAT_RECIPE.scaled(name="x", model_args={}, losses={})
-    for experts in sorted(EXPERTS):
-        assert row(f"MS-ReID + {experts}").model_args["experts"] == experts and row(f"MS-ReID + {experts}").losses == row("MS-ReID").losses
-    with pytest.raises(UsageError, match="Did you mean 'MS-ReID \\+ HDW'"):
-        row("MS-ReID + HWD")
+    assert {*RIVALS.values(), "moae-12"} == set(EXPERTS) and row("MS-ReID") == row("SAID") and row("MoAE 12") == row("SAID + MoAE")
+    for name, experts in RIVALS.items():
+        assert row(name).model_args["experts"] == experts and row(name).losses == row("SAID").losses
+    with pytest.raises(UsageError, match="Did you mean 'SAID \\+ HDW'"):
+        row("SAID + HWD")
 
 
 def test_the_loss_refuses_what_it_does_not_know():
@@ -77,7 +78,7 @@ def tiny(name, **changes):
                          fast="trunk.vit.blocks.1 trunk.vit.norm neck classifiers")
 
 
-@pytest.mark.parametrize("name", [*ABLATION, "MS-ReID + ple-7"])
+@pytest.mark.parametrize("name", [*ABLATION, "PLE 7"])
 def test_every_row_trains_and_gives_six_embeddings(dataset, tmp_path, name):
     weights = training.train(tiny(name), dataset, 0, tmp_path, threads=1, progress=False)
     assert np.isfinite(pd.read_csv(tmp_path / "history.csv")["loss"]).all()
@@ -93,7 +94,7 @@ def test_unified_gives_one_feature_behind_six_necks(dataset):
 
 def test_experts_start_from_the_trunk_of_a_network_without_them(dataset, tmp_path):
     start = training.train(tiny("Baseline"), dataset, 0, tmp_path, threads=1, progress=False)
-    plain, mixed = (training.new_learner(tiny(name), classes_of(class_numbers(dataset.train)), 1, start).model.eval() for name in ("Baseline", "MS-ReID + MoAE"))
+    plain, mixed = (training.new_learner(tiny(name), classes_of(class_numbers(dataset.train)), 1, start).model.eval() for name in ("Baseline", "SAID + MoAE"))
     images = torch.randn(3, 3, 32, 16)
     with torch.no_grad():
         gate_free = mixed.trunk.vit.blocks[0].mlp.experts
