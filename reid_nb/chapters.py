@@ -14,7 +14,7 @@ from .errors import ReidError
 from .files import project_root, read_json
 
 # %% ../nbs/laboratory/chapters.ipynb #a1d8034e
-PARTS = {"foundations": "Foundations", "cnl": "C-NL: a little bit of attention", "course": "For teachers", "laboratory": "The laboratory: how a batch works"}
+PARTS = {"foundations": "Foundations", "cnl": "C-NL: a little bit of attention", "uniat": "Uni-AT: at any time of day and year", "course": "For teachers", "laboratory": "The laboratory: how a batch works"}
 
 @dataclass(frozen=True)
 class Chapter:

@@ -4,7 +4,7 @@ import pytest
 from reid_nb.chapters import chapters, chapters_table
 from reid_nb.files import project_root, read_json
 
-COURSE = [chapter for chapter in chapters() if chapter.part in ("foundations", "cnl") and not chapter.is_artefact]
+COURSE = [chapter for chapter in chapters() if chapter.part in ("foundations", "cnl", "uniat") and not chapter.is_artefact]
 
 
 def test_the_index_has_the_table_of_chapters():

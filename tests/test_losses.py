@@ -151,7 +151,7 @@ def cases(x, pids=PIDS, weight=None):
     """Every loss as a function of B x C features, with 4 x C class weights or centers."""
     weight = torch.linspace(-1, 1, 4 * x.shape[1], dtype=x.dtype).view(4, -1).sin() if weight is None else weight
     return {"cross_entropy": lambda f: losses.cross_entropy(f[:, :4], pids), "triplet": lambda f: losses.triplet(f, pids),
-            "center": lambda f: losses.center(f, pids, weight), "circle_pairs": lambda f: losses.circle_pairs(f, pids),
+            "soft_triplet": lambda f: losses.soft_triplet(f, pids), "center": lambda f: losses.center(f, pids, weight), "circle_pairs": lambda f: losses.circle_pairs(f, pids),
             "circle_classes": lambda f: losses.circle_classes(f, weight, pids)}
 
 
