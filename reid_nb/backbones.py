@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DEPTHS', 'STAGE_CHANNELS', 'resnet', 'Output', 'ReIDModel', 'count_parameters', 'count_macs', 'read_weights',
-           'Loaded', 'load_matching', 'load_trunk', 'imagenet_weights']
+           'Loaded', 'load_matching', 'load_trunk', 'cached_weights', 'imagenet_weights']
 
 # %% ../nbs/foundations/11_backbones.ipynb #eb93aaac
 import pickle
@@ -169,20 +169,26 @@ def load_trunk(trunk: nn.Module, path: str | Path) -> None:
                         "Use weights of the same depth and width, or load_matching for a partial warm start.")
 
 # %% ../nbs/foundations/11_backbones.ipynb #7daaeab7
-def imagenet_weights(depth: int) -> Path:
-    """The file of torchvision's first ImageNet weights for a ResNet in the local caches. Downloads nothing.
+def cached_weights(name: str) -> Path:
+    """The file of weights that timm knows by `name` (for example "resnet50.tv_in1k") in the local caches. Downloads nothing.
 
-    Looks into the Hugging Face cache (`timm/resnet50.tv_in1k`) and the torch hub cache. `ReidError` where it is in neither.
+    Looks into the Hugging Face cache and the torch hub cache. `UsageError` for an unknown name, `ReidError` where the file is in neither.
     """
     import timm
     from huggingface_hub import try_to_load_from_cache
 
-    config = timm.get_pretrained_cfg(f"resnet{depth}.tv_in1k")
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if config is None or not config.url:
+        raise UsageError(f"timm knows no ImageNet weights {name!r}. Give the path of a file as weights, or use weights=None (random).")
     cached = try_to_load_from_cache(config.hf_hub_id, "model.safetensors")
     hub = Path(torch.hub.get_dir()) / "checkpoints" / Path(config.url).name
     found = [Path(p) for p in (cached, hub) if isinstance(p, (str, Path)) and Path(p).is_file()]
     if not found:
-        raise ReidError(f"No ImageNet weights for ResNet-{depth} on this machine: neither {config.hf_hub_id} in the Hugging Face "
+        raise ReidError(f"No ImageNet weights {name} on this machine: neither {config.hf_hub_id} in the Hugging Face "
                         f"cache nor {hub}. Nothing is downloaded by itself: fetch {config.url} to that path, give the path "
                         "of a file as weights, or use weights=None (random).")
     return found[0]
+
+def imagenet_weights(depth: int) -> Path:
+    """The file of torchvision's first ImageNet weights for a ResNet in the local caches; errors as of `cached_weights`."""
+    return cached_weights(f"resnet{depth}.tv_in1k")

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['EVALUATION', 'PACKAGES', 'PARENT', 'module_path', 'imported_modules', 'without_docstrings', 'source_of', 'code_hash',
            'twin_module', 'twin_folder', 'prepare', 'real_dataset', 'fingerprint', 'ingredients', 'address',
-           'run_folder', 'git', 'installed', 'provenance', 'follow_parent', 'take_over', 'execute', 'score',
-           'weights_of', 'execute_train', 'execute_evaluate', 'builder', 'execute_profile', 'Run', 'load_run',
-           'finished', 'current_plan', 'Session', 'put_trained', 'Latency', 'latency', 'put_latency']
+           'run_folder', 'git', 'installed', 'provenance', 'follow_parent', 'take_over', 'execute', 'score_settings',
+           'score_protocol', 'score', 'weights_of', 'execute_train', 'execute_evaluate', 'builder', 'execute_profile',
+           'Run', 'load_run', 'finished', 'current_plan', 'Session', 'put_trained', 'Latency', 'latency', 'put_latency']
 
 # %% ../nbs/laboratory/runs.ipynb #f009071e
 import ast
@@ -143,9 +143,11 @@ def ingredients(plan: Plan, job: Train | Evaluate | Profile) -> dict:
                 "machine": processor(), "cores": available_cores()}
     common = {"kind": job.kind, "data": fingerprint(job.data), "threads": job.threads, "protocol": job.protocol,
               "start": address(plan, job.start) if job.start else None}
+    measured = (*EVALUATION, "reid_nb.settings") if "/" in job.protocol else EVALUATION
     if job.kind == "evaluate":
-        return {**common, "code": code_hash(*EVALUATION)}
-    code = code_hash(job.recipe.model.split(":")[0], *EVALUATION)
+        return {**common, "code": code_hash(*measured)}
+    parts = {getattr(job.recipe, part).split(":")[0] for part in ("model", "head", "criterion")}
+    code = code_hash(*parts, *measured)
     return {**common, "recipe": job.recipe.to_dict(), "seed": job.seed, "code": code}
 
 # %% ../nbs/laboratory/runs.ipynb #9c96f66f
@@ -232,19 +234,47 @@ def execute(plan: Plan, name: str) -> Path:
     return folder
 
 # %% ../nbs/laboratory/runs.ipynb #34a1de8a
+def score_settings(names: list[str], model, dataset: Dataset, image_size: tuple[int, int]) -> tuple[pd.DataFrame, dict]:
+    """Scores in several settings of a dataset: one row a query with a column `setting`, and {"<setting> <score>": value}.
+
+    A network with several heads answers with that of the setting's scenario. "at_ustc/mixed" is the test that does not know the scenario.
+    """
+    from reid_nb import retrieval, settings
+
+    table, tables, summary = settings.test_table(dataset), [], {}
+    embeddings = retrieval.extract(model, table, dataset.root, image_size)
+    head = lambda scenario: embeddings[:, settings.SCENARIOS.index(scenario)] if embeddings.ndim == 3 else embeddings
+    for name in names:
+        mixed = name == "at_ustc/mixed"
+        scores = settings.mixed_test(head("AD-LT"), table) if mixed else settings.evaluate(settings.get(name), head(settings.get(name).scenario), table)
+        tables.append(scores.per_query.assign(setting=name))
+        summary |= {f"{name} {measure}": value for measure, value in scores.summary().items()}
+    return pd.concat(tables, ignore_index=True), summary
+
+# %% ../nbs/laboratory/runs.ipynb #51da5fbf
+def score_protocol(name: str, model, dataset: Dataset, image_size: tuple[int, int]) -> tuple[pd.DataFrame, dict]:
+    """Scores under one protocol: one row a query, and the summary."""
+    from reid_nb import metrics, protocols, retrieval
+
+    query, gallery = (retrieval.extract(model, table, dataset.root, image_size) for table in (dataset.query, dataset.gallery))
+    scores = metrics.evaluate(query, gallery, dataset.query, dataset.gallery, protocols.get(name))
+    return scores.per_query, scores.summary()
+
+# %% ../nbs/laboratory/runs.ipynb #ad44482b
 def score(job: Train | Evaluate, weights: Path, image_size: tuple[int, int], folder: Path) -> dict:
     """Extract and evaluate with trained `weights`; writes `per_query.csv` and returns what `run.json` says about it."""
-    from reid_nb import metrics, protocols, retrieval, training
+    from reid_nb import training
 
     dataset = prepare(job.data)
     with training.settled(job.threads):
         model = training.load_trained(weights)
-        query, gallery = (retrieval.extract(model, table, dataset.root, image_size)
-                          for table in (dataset.query, dataset.gallery))
-        scores = metrics.evaluate(query, gallery, dataset.query, dataset.gallery, protocols.get(job.protocol))
+        if "/" in job.protocol:
+            per_query, summary = score_settings(job.protocol.split(), model, dataset, image_size)
+        else:
+            per_query, summary = score_protocol(job.protocol, model, dataset, image_size)
     with atomic(folder / "per_query.csv") as partial:
-        scores.per_query.to_csv(partial, index=False)
-    return {"data": job.data.label, "origin": dataset.origin, "protocol": job.protocol, "scores": scores.summary(),
+        per_query.to_csv(partial, index=False)
+    return {"data": job.data.label, "origin": dataset.origin, "protocol": job.protocol, "scores": summary,
             "device": str(next(model.parameters()).device)}
 
 # %% ../nbs/laboratory/runs.ipynb #96c19ffa

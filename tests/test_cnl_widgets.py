@@ -104,8 +104,11 @@ def test_the_largest_presets_measurement_is_taken(tmp_path, monkeypatch):
     assert widgets.stored() is None
     row = {"batch": 16, "candidate": "ResNet-50", "ratio": 1.0, "ratio_q1": 1.0, "ratio_q3": 1.0, "noisy": False}
     for preset, ratio in [("mini", 1.0), ("night", 2.0), ("smoke", 3.0)]:
-        folder = tmp_path / preset / "runs" / "cnl" / "latency-0123"
+        folder = tmp_path / preset / "runs" / "cnl" / "latency-0123456789ab"
         folder.mkdir(parents=True)
         pd.DataFrame([{**row, "backend": "eager", "ratio": 9.0}, {**row, "backend": "onnxruntime", "ratio": ratio}]).to_csv(folder / "latency.csv")
+    other = tmp_path / "night" / "runs" / "cnl" / "latency-shufflenet-v2-0123456789ab"   # newer, and of other networks
+    other.mkdir()
+    (other / "latency.csv").write_text("not read")
     found = widgets.stored()
     assert found.table.loc["ResNet-50", "ratio"] == 2.0 and found.source == "preset night, onnxruntime, batch 16"

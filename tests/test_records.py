@@ -19,7 +19,9 @@ def dataset(root, **changes):
 @pytest.mark.parametrize("frame, words", [
     (table().drop(columns="pid"), r"lacks the columns \['pid'\]"), (table(path=["a", "a"]), "a stands there 2 times"),
     (table(pid=["x", 2]), "pid of a.png is 'x', not a whole number"), (table(camid=[1, 2.5]), "camid of b.png is 2.5"),
-    (table(pid=[None, 1]), "pid of a.png"), (table(pid=[1, float("inf")]), "pid of b.png is inf")])
+    (table(pid=[None, 1]), "pid of a.png"), (table(pid=[1, float("inf")]), "pid of b.png is inf"),
+    (table(clothes=[1, "red"]), "clothes of b.png is 'red'"), (table(date=[1.5, 2]), "date of a.png"),
+    (table(modality=["rgb", "thermal"]), "modality of b.png is 'thermal'. Write 'rgb' for colour")])
 def test_a_wrong_table_is_refused_by_name(frame, words):
     with pytest.raises(ReidError, match=f"here.csv: .*{words}"):
         check_table(frame, "here.csv")
@@ -35,6 +37,12 @@ def test_summary_counts_people_and_not_junk(tmp_path):
     assert summary.loc["train"].tolist() == [2, 0, 2, 1, 1]
     frame = check_table(table().drop(columns="camid"), "test")
     assert Dataset("d", tmp_path, frame, frame, frame, "own").summary()["cameras"].isna().all()
+
+
+def test_summary_tells_outfits_and_modalities_where_they_are_labelled(tmp_path):
+    summary = dataset(tmp_path, pid=[1, 1], clothes=[1, 2], modality=["rgb", "ir"]).summary()
+    assert summary.loc["train", ["outfits", "rgb", "ir"]].tolist() == [2, 1, 1] and summary.loc["query", ["outfits", "rgb", "ir"]].tolist() == [1, 1, 0]
+    assert "rgb" not in dataset(tmp_path).summary()
 
 
 def test_labels_hash_is_the_same_everywhere(tmp_path):

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['STYLES', 'LAMPS', 'NORMALS', 'NEUTRAL_THINGS', 'SAMPLES', 'Light', 'make_light', 'Hits', 'cast', 'lit', 'Place',
-           'make_place', 'Corridor', 'make_corridor', 'turned', 'Actor', 'Box', 'Shot', 'masked', 'wearing', 'stand',
-           'crop_window', 'make_thing', 'actor_mesh', 'surface', 'openness', 'shade', 'Traced', 'trace', 'radiance',
-           'smeared', 'render', 'jpeg']
+           'Met', 'make_place', 'surfaces', 'Corridor', 'make_corridor', 'turned', 'Actor', 'Box', 'Shot', 'masked',
+           'wearing', 'stand', 'crop_window', 'make_thing', 'actor_mesh', 'surface', 'openness', 'shade', 'bilinear',
+           'grid', 'Traced', 'trace', 'radiance', 'smeared', 'render', 'jpeg']
 
 # %% ../../nbs/foundations/07c_scenes.ipynb #609fc944
 import io
@@ -124,19 +124,28 @@ class Place:
     direct: np.ndarray    # reflectance times the cosine to the sun, 0 in the shadow
     ground: np.ndarray    # mean reflectance of the ground (3,)
 
+@dataclass(frozen=True)
+class Met:
+    """Where rays met a place without people, before any light. One row a ray that met something, all float32."""
+    ray: np.ndarray       # index of the ray
+    points: np.ndarray    # n x 3, metres, in the camera's axes (the camera stands above the origin)
+    normals: np.ndarray   # n x 3, unit, towards the camera
+    colour: np.ndarray    # n x 3, linear RGB reflectance
+    leaves: np.ndarray    # n bool: grass, hedges, trees
+
 # %% ../../nbs/foundations/07c_scenes.ipynb #01b8f146
 @lru_cache(maxsize=16)
 def make_place(seed: int, camera: Camera, oversample: int = 2) -> Place:
     """The place in front of a camera, ray-cast with `oversample` x `oversample` rays a pixel (0.4 s; kept for later shots)."""
     offsets = (np.stack(np.meshgrid(np.arange(oversample), np.arange(oversample)), -1).reshape(-1, 2) + .5) / oversample
     pixels = np.stack(np.meshgrid(np.arange(camera.columns), np.arange(camera.rows)), -1).reshape(-1, 2)
-    trace, ground = (_corridor if camera.place == "corridor" else _street)(seed, camera)
+    _, trace, ground = (_corridor if camera.place == "corridor" else _street)(seed, camera)
     layers = [trace(rays(camera, pixels + offset)) for offset in offsets]
     ambient, direct = ((sum(layer[i] for layer in layers) / np.float32(len(layers))).reshape(camera.rows, camera.columns, 3) for i in (0, 1))
     return Place(ambient, direct, np.float32(ground))
 
 def _street(seed: int, camera: Camera):
-    """What traces rays of a place outdoors, and the reflectance of its ground."""
+    """What meets rays with a place outdoors, what traces them by day, and the reflectance of its ground."""
     import trimesh
     rng = stream(seed, "camera", camera.index, 1)
     floor, period = ("asphalt", "tiles", "grass", "bricks")[rng.integers(4)], rng.uniform(.4, 1.0)
@@ -145,24 +154,34 @@ def _street(seed: int, camera: Camera):
     mesh = trimesh.util.concatenate([thing[0] for thing in things])
     owner = np.repeat(np.arange(len(things)), [len(thing[0].faces) for thing in things])
     scene = _embree(np.float32(mesh.vertices), np.int32(mesh.faces))
-    return lambda directions: _trace_street(camera, seed, scene, mesh, owner, things, period, directions), ground
+    meet = lambda directions: _meet_street(camera, scene, mesh, owner, things, period, directions)
+    return meet, lambda directions: _sunlit(camera, seed, scene, meet(directions), len(directions)), ground
+
+def surfaces(seed: int, camera: Camera):
+    """The function that meets rays (n x 3 directions) with the place in front of a camera and returns `Met`; 0.1 s to set up."""
+    return (_corridor if camera.place == "corridor" else _street)(seed, camera)[0]
 
 # %% ../../nbs/foundations/07c_scenes.ipynb #de9ee818
-def _trace_street(camera, seed, scene, mesh, owner, things, period, directions):
-    to_sun = np.float32(make_light(seed, camera.index, 0).to_sun)
-    ambient = np.repeat(np.float32([[.95, 1.0, 1.08]]), len(directions), 0)   # the sky itself
-    direct = np.zeros_like(ambient)
+def _meet_street(camera, scene, mesh, owner, things, period, directions) -> Met:
     hits = cast(scene, axes(camera)[1], directions)
     points = np.float32(axes(camera)[1]) + hits.depth[:, None] * directions[hits.ray]
     normals = np.float32(mesh.face_normals)[hits.face]
     normals *= -np.sign(np.sum(normals * directions[hits.ray], 1, keepdims=True))
-    colour = np.float32([thing[1] for thing in things])[owner[hits.face]]
+    colour, leaves = np.float32([thing[1] for thing in things])[owner[hits.face]], np.zeros(len(points), bool)
     for style in {thing[2] for thing in things}:
         chosen = np.array([thing[2] == style for thing in things])[owner[hits.face]]
         colour[chosen] *= _texture(style, points[chosen], normals[chosen], period if style != "facade" else 3 * period)[:, None]
-    free = lit(scene, points + 0.01 * normals, np.repeat(to_sun[None], len(points), 0))
-    ambient[hits.ray] = colour * (0.7 + 0.3 * normals[:, 1:2])
-    direct[hits.ray] = colour * (np.maximum(normals @ to_sun, 0) * free)[:, None]
+        leaves[chosen] = style in ("grass", "hedge")
+    return Met(hits.ray, points, normals, colour, leaves)
+
+def _sunlit(camera, seed, scene, met: Met, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The layers of sky light and of sun light (count x 3 each) of rays, some of which met something."""
+    to_sun = np.float32(make_light(seed, camera.index, 0).to_sun)
+    ambient = np.repeat(np.float32([[.95, 1.0, 1.08]]), count, 0)   # the sky itself
+    direct = np.zeros_like(ambient)
+    free = lit(scene, met.points + 0.01 * met.normals, np.repeat(to_sun[None], len(met.points), 0))
+    ambient[met.ray] = met.colour * (0.7 + 0.3 * met.normals[:, 1:2])
+    direct[met.ray] = met.colour * (np.maximum(met.normals @ to_sun, 0) * free)[:, None]
     return ambient, direct
 
 # %% ../../nbs/foundations/07c_scenes.ipynb #771df1db
@@ -259,7 +278,7 @@ def _corners(corridor: Corridor, points: np.ndarray) -> np.ndarray:
 
 # %% ../../nbs/foundations/07c_scenes.ipynb #fba579ed
 def _corridor(seed: int, camera: Camera):
-    """What traces rays of a place indoors, and the reflectance of its ground."""
+    """What meets rays with a place indoors, what traces them by lamplight, and the reflectance of its ground."""
     corridor = make_corridor(seed, camera.index)
     eye = np.float32(axes(camera)[1])
 
@@ -269,7 +288,12 @@ def _corridor(seed: int, camera: Camera):
         return (np.float32(shine + colour * _corners(corridor, points)[:, None]),
                 np.float32(colour * _lamplight(corridor, points, NORMALS[which])[:, None]))
 
-    return trace, corridor.floor
+    def meet(directions: np.ndarray) -> Met:
+        points, which = _meet(corridor, eye, turned(directions, corridor.turn))
+        back, colour = lambda vectors: turned(vectors, -corridor.turn).astype(np.float32), _paint_corridor(corridor, points, which)[0]
+        return Met(np.arange(len(points)), back(points), back(NORMALS[which]), colour, np.zeros(len(points), bool))
+
+    return meet, trace, corridor.floor
 
 # %% ../../nbs/foundations/07c_scenes.ipynb #8b7289d4
 @dataclass(frozen=True)
@@ -438,7 +462,7 @@ def shade(mesh: Mesh, scene, hits: Hits, points, light: Light, ground: np.ndarra
     return colour * (sky_light + bounce + facing[:, None] * np.float32(light.sun))
 
 # %% ../../nbs/foundations/07c_scenes.ipynb #50975731
-def _bilinear(image: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+def bilinear(image: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     """Values (N x C) of an H x W x C image at pixels (N x 2, centres at .5); edges repeat."""
     x, y = (np.clip(pixels[:, i] - 0.5, 0, image.shape[1 - i] - 1.001).astype(np.float32) for i in (0, 1))
     column, row = x.astype(np.int32), y.astype(np.int32)
@@ -446,7 +470,7 @@ def _bilinear(image: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     flat, at, width = image.reshape(-1, image.shape[2]), row * image.shape[1] + column, image.shape[1]
     return (flat[at] * (1 - a) + flat[at + 1] * a) * (1 - b) + (flat[at + width] * (1 - a) + flat[at + width + 1] * a) * b
 
-def _grid(window, height: int, width: int, per_pixel: int) -> np.ndarray:
+def grid(window, height: int, width: int, per_pixel: int) -> np.ndarray:
     """Frame coordinates (H s W s x 2) of the samples of a crop, s x s a pixel."""
     left, top, wide, high = window
     x = left + (np.arange(width * per_pixel) + 0.5) * (wide / (width * per_pixel))
@@ -458,8 +482,8 @@ SAMPLES = 2  # rays a pixel, in each direction
 
 def _background(shot: Shot, height: int, width: int, scene, rng) -> np.ndarray:
     """Radiance (H x W x 3) of the place in the box, with the shadows of the people and things in front of it."""
-    pixels = _grid(crop_window(shot), height, width, 1)
-    layers = _bilinear(_layers(shot.seed, shot.camera), pixels)
+    pixels = grid(crop_window(shot), height, width, 1)
+    layers = bilinear(_layers(shot.seed, shot.camera), pixels)
     sky, sun = np.ones(len(pixels), np.float32), np.ones(len(pixels), np.float32)
     directions, eye = rays(shot.camera, pixels), np.float32(axes(shot.camera)[1])
     on_ground = np.flatnonzero(directions[:, 1] < -0.02)
@@ -498,7 +522,7 @@ def trace(shot: Shot, height: int = 128, width: int = 64) -> Traced | None:
         return None
     mesh = _merge(meshes)
     scene = _embree(mesh.vertices, mesh.faces)
-    directions = rays(shot.camera, _grid(crop_window(shot), height, width, SAMPLES))
+    directions = rays(shot.camera, grid(crop_window(shot), height, width, SAMPLES))
     return Traced(mesh, scene, directions, cast(scene, axes(shot.camera)[1], directions))
 
 # %% ../../nbs/foundations/07c_scenes.ipynb #507d459a

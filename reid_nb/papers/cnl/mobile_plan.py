@@ -29,7 +29,8 @@ def model_args(network: str, each: Variant) -> dict:
 def trained(preset_name: str, network: str) -> list[Variant]:
     """The variants that a preset trains."""
     every = variants(network)
-    return {"smoke": [], "mini": [every[0], *(v for v in every if v.block == "cnl")]}.get(preset_name, every)
+    small = [every[0], *(v for v in every if v.block == "cnl")] if network == "shufflenet_v2" else []
+    return {"smoke": [], "mini": small}.get(preset_name, every)
 
 def train_jobs(network: str, preset_name: str, size: Size, seeds: int) -> list[Train]:
     """The trunk of a network and its variants, one job a seed."""

@@ -38,9 +38,9 @@ def measured(comparison: pd.DataFrame, source: str) -> Measured:
     return Measured(table[["ratio", "ratio_q1", "ratio_q3", "noisy"]], f"{source}, {backend}, batch {comparison['batch'].iloc[0]}")
 
 def stored() -> Measured | None:
-    """The newest measurement of the largest preset in `outputs_root()`; None where there is none."""
+    """The newest measurement of Figure 4's networks, of the largest preset in `outputs_root()`; None where there is none."""
     for preset in PRESETS:
-        found = sorted((outputs_root() / preset / "runs" / "cnl").glob("latency-*/latency.csv"), key=lambda path: path.stat().st_mtime)
+        found = sorted((outputs_root() / preset / "runs" / "cnl").glob(f"latency-{'?' * 12}/latency.csv"), key=lambda path: path.stat().st_mtime)
         if found:
             return measured(pd.read_csv(found[-1]), f"preset {preset}")
     return None
