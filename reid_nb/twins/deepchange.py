@@ -46,7 +46,7 @@ def _lists(table: pd.DataFrame, seed: int) -> dict[str, str]:
             for name, rows in table.groupby(folder)}
 
 SIZES = {"smoke": TwinSize(8, 8, 2, 2), "mini": TwinSize(60, 40, 3, 2), "night": TwinSize(100, 100, 4, 3), "gpu": TwinSize(200, 200, 5, 4, height=256, width=128)}
-TWIN = Twin(SITE, 1, ("pid", "camid", "date", "frame", "time"), SIZES, _plan, _lists)
+TWIN = Twin(SITE, 1, ("pid", "camid", "date", "frame", "seqid", "time"), SIZES, _plan, _lists)
 def plan(size: str | TwinSize, seed: int = 0) -> pd.DataFrame:
     """The table of a whole twin, one row an image, with the fields of `over_time.Sighting`."""
     return planned(TWIN, size, seed)

@@ -33,21 +33,21 @@ def _plan(size: TwinSize, seed: int) -> pd.DataFrame:
              for clip in _clips(pid, images, side, place % 3 == 2, seed)]
     table = sightings(pd.DataFrame(clips), SITE, seed)
     split = ["train" if row.side == "train" else "query" if row.nth == 0 else "gallery" for row in table.itertuples()]
-    names = [f"{FOLDERS[where]}/{row.pid:03d}_{row.clothes}_c{row.camid}_{row.frame:06d}.png" for row, where in zip(table.itertuples(), split)]
-    return table.assign(path=names, split=split)
+    names = [f"{FOLDERS[where]}/{row.pid - 1:03d}_{row.clothes}_c{row.camid}_{row.frame:06d}.png" for row, where in zip(table.itertuples(), split)]
+    part = (table.groupby("pid").worn.transform("nunique") > 1).map({True: "cloth-change", False: "cloth-unchange"})
+    return table.assign(path=names, split=split, part=part)
 
 # %% ../../nbs/foundations/07p_ltcc_twin.ipynb #dfdab362
 def _lists(table: pd.DataFrame, seed: int) -> dict[str, str]:
     """Who changes clothes, on either side."""
     lists = {}
     for side, rows in (("train", table[table.split == "train"]), ("test", table[table.split != "train"])):
-        owned = rows.groupby("pid").worn.nunique()
-        for name, people in (("cloth-change", owned.index[owned > 1]), ("cloth-unchange", owned.index[owned == 1])):
-            lists[f"info/{name}_id_{side}.txt"] = "".join(f"{pid}\n" for pid in sorted(people))
+        for part, people in rows.groupby("part").pid:
+            lists[f"info/{part}_id_{side}.txt"] = "".join(f"{pid - 1}\n" for pid in sorted(people.unique()))
     return lists
 
 SIZES = {"smoke": TwinSize(6, 9, 2, 2), "mini": TwinSize(6, 40, 3, 2), "night": TwinSize(6, 75, 3, 4), "gpu": TwinSize(8, 75, 6, 8, height=256, width=128)}
-TWIN = Twin(SITE, 1, ("pid", "camid", "clothes", "frame"), SIZES, _plan, _lists, most=999, least=3)
+TWIN = Twin(SITE, 1, ("pid", "camid", "clothes", "frame", "part"), SIZES, _plan, _lists, most=999, least=3)
 def plan(size: str | TwinSize, seed: int = 0) -> pd.DataFrame:
     """The table of a whole twin, one row an image, with the fields of `over_time.Sighting`."""
     return planned(TWIN, size, seed)

@@ -39,13 +39,14 @@ def _plan(size: TwinSize, seed: int) -> pd.DataFrame:
              for row, number in zip(table.itertuples(), running)]
     validation = (table.side == "train") & (table.place == 0) & (table.nth == 0)
     split = ["train" if row.side == "train" else "query" if row.nth == 0 else "gallery" for row in table.itertuples()]
-    return table.assign(path=names, split=split, part=["" if side == "test" else "val" if held else "train" for side, held in zip(table.side, validation)])
+    part = ["" if side == "test" else "val" if held else "train" for side, held in zip(table.side, validation)]
+    return table.assign(path=names, split=split, part=part, pid=table.pid + table.side.map({"train": 1, "test": 1042}))
 
 # %% ../../nbs/foundations/07m_msmt17_twin.ipynb #b1f53530
 def _lists(table: pd.DataFrame, seed: int) -> dict[str, str]:
     """Four lists; paths are relative to `train/` or `test/`."""
     chosen = {"train": table.part == "train", "val": table.part == "val", "query": table.split == "query", "gallery": table.split == "gallery"}
-    return {f"list_{name}.txt": "".join(f"{row.path.split('/', 1)[1]} {row.pid}\n" for row in table[rows].sort_values("path").itertuples())
+    return {f"list_{name}.txt": "".join(f"{row.path.split('/', 1)[1]} {int(row.path.split('/')[1])}\n" for row in table[rows].sort_values("path").itertuples())
             for name, rows in chosen.items()}
 
 SIZES = {"smoke": TwinSize(8, 8, 2, 2), "mini": TwinSize(60, 40, 4, 4), "night": TwinSize(150, 100, 4, 4), "gpu": TwinSize(300, 300, 6, 6, height=256, width=128)}

@@ -63,6 +63,7 @@ class Sighting(NamedTuple):
     path: str
     pid: int       # the dataset's label
     camid: int     # the dataset's label
+    seqid: int     # the dataset's label; number of the track
     clothes: int   # the dataset's label; number within the person
     modality: str  # "rgb" or "ir"
     date: int
@@ -116,7 +117,7 @@ def sightings(clips: pd.DataFrame, site: Site, seed: int) -> pd.DataFrame:
     begun = {"split": "", "part": "", "aspect": -1}
     table = table.assign(**{name: value for name, value in begun.items() if name not in table})
     modality = np.array(["rgb" if kind == "visible" else "ir" for kind in site.kinds])[table.eye.to_numpy() - 1]
-    return table.assign(nth=nth, frame=frame, modality=modality, kind="person", outfit=table.subject, visible=True, number=np.arange(len(table)))
+    return table.assign(nth=nth, frame=frame, modality=modality, kind="person", outfit=table.subject, visible=True, seqid=table.track, number=np.arange(len(table)))
 
 # %% ../../nbs/foundations/07h_people_over_time.ipynb #91ce637c
 def shared_people(train: int, test: int, site: Site, seed: int) -> tuple[list[int], list[int]]:

@@ -27,15 +27,15 @@ def _plan(size: TwinSize, seed: int) -> pd.DataFrame:
     train, test = shared_people(size.train_ids, size.test_ids, SITE, seed)
     clips = [clip for people, images, side in ((train, size.images + 1, "train"), (test, size.shots, "test")) for pid in people for clip in _clips(pid, images, side, seed)]
     table = sightings(pd.DataFrame(clips), SITE, seed)
+    table = table.assign(frame=table.frame - table.start + 1, start=1)   # names count from the clip's first frame
     held = (table.side == "train") & (table.nth == size.images)
-    names = [f"rgb/test/{row.room}/{row.pid:03d}/cropped_rgb{row.nth + 1:03d}.jpg" if row.side == "test" else
-             f"rgb/{'val' if out else 'train'}/{row.pid:03d}/{row.room}_cropped_rgb{row.nth + 1:03d}.jpg" for row, out in zip(table.itertuples(), held)]
+    names = [f"rgb/test/{row.room}/{row.pid:03d}/cropped_rgb{row.frame:03d}.jpg" if row.side == "test" else
+             f"rgb/{'val' if out else 'train'}/{row.pid:03d}/{row.room}_cropped_rgb{row.frame:03d}.jpg" for row, out in zip(table.itertuples(), held)]
     split = ["train" if row.side == "train" else "gallery" if row.room == "A" else "query" for row in table.itertuples()]
-    part = [row.room if row.side == "test" else "val" if out else "train" for row, out in zip(table.itertuples(), held)]
-    return table.assign(path=names, split=split, part=part)
+    return table.assign(path=names, split=split, part=table.room)
 
 SIZES = {"smoke": TwinSize(4, 8, 2, 3), "mini": TwinSize(4, 40, 4, 5), "night": TwinSize(4, 71, 4, 10), "gpu": TwinSize(8, 71, 8, 20, height=256, width=128)}
-TWIN = Twin(SITE, 1, ("pid", "camid", "clothes", "part"), SIZES, _plan, most=999)
+TWIN = Twin(SITE, 1, ("pid", "camid", "clothes", "frame", "part"), SIZES, _plan, most=999)
 def plan(size: str | TwinSize, seed: int = 0) -> pd.DataFrame:
     """The table of a whole twin, one row an image, with the fields of `over_time.Sighting`."""
     return planned(TWIN, size, seed)

@@ -8,6 +8,7 @@ __all__ = ['SITE', 'VIEWS', 'SIZES', 'TWIN', 'plan', 'write']
 # %% ../../nbs/foundations/07l_regdb_twin.ipynb #258f7744
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from .over_time import Site, Twin, TwinSize, planned, sightings, write_over_time
@@ -38,9 +39,10 @@ def _halves(people: int, seed: int, trial: int) -> set[int]:
 def _plan(size: TwinSize, seed: int) -> pd.DataFrame:
     people = size.train_ids + size.test_ids
     table = sightings(pd.DataFrame([clip for pid in range(1, people + 1) for clip in _clips(pid, seed)]), SITE, seed)
-    train = _halves(people, seed, 1)
-    split = ["train" if row.pid in train else "query" if row.modality == "ir" else "gallery" for row in table.itertuples()]
-    return table.assign(path=[_name(row) for row in table.itertuples()], split=split)
+    halves = {trial: _halves(people, seed, trial) for trial in range(1, 11)}
+    part = table.pid.map(lambda pid: ",".join(str(trial) for trial, train in halves.items() if pid not in train))
+    split = np.where(part == "", "", np.where(table.modality == "rgb", "query", "gallery"))
+    return table.assign(path=[_name(row) for row in table.itertuples()], split=split, part=part)
 
 def _lists(table: pd.DataFrame, seed: int) -> dict[str, str]:
     """Forty lists: ten trials, training and test, visible and thermal."""
@@ -54,7 +56,7 @@ def _lists(table: pd.DataFrame, seed: int) -> dict[str, str]:
     return lists
 
 SIZES = {"smoke": TwinSize(4, 4, 10, 10), "mini": TwinSize(30, 30, 10, 10), "night": TwinSize(60, 60, 10, 10), "gpu": TwinSize(206, 206, 10, 10, height=256, width=128)}
-TWIN = Twin(SITE, 1, ("pid", "camid", "modality"), SIZES, _plan, _lists)
+TWIN = Twin(SITE, 1, ("pid", "camid", "modality", "part"), SIZES, _plan, _lists)
 def plan(size: str | TwinSize, seed: int = 0) -> pd.DataFrame:
     """The table of a whole twin, one row an image, with the fields of `over_time.Sighting`."""
     return planned(TWIN, size, seed)
