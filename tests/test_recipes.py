@@ -38,7 +38,7 @@ def test_scaled_keeps_the_shape():
 
 def test_round_trips(tmp_path):
     plain = STRONG_BASELINE.to_dict()
-    assert list(plain)[:2] == ["name", "model"] and Recipe.from_dict(json.loads(json.dumps(plain))) == STRONG_BASELINE
+    assert list(plain)[:2] == ["name", "image_size"] and Recipe.from_dict(json.loads(json.dumps(plain))) == STRONG_BASELINE
     save_recipe(STRONG_BASELINE, tmp_path / "r.yaml")
     assert load_recipe(tmp_path / "r.yaml") == STRONG_BASELINE
 
