@@ -376,13 +376,14 @@ def put_trained(self: Session, row: str, column: str, names: list[str], score: s
                 setting: str | None = None) -> None:
     """Fill a trained cell from the runs `names` (one a seed); `score` is a key of the evaluation's summary in a `setting` (None: the runs' first).
 
-    The cell gets the status `missing` where the artefact does not have these runs at this preset.
+    Scores are fractions, and become percent where the paper prints percent. The cell gets the status `missing` where the artefact does not have these runs at this preset.
     """
     if names[0] not in self.artefact.needs:
         return self.sheet.put(row, column, None, reason=missing)
     runs = [self.run(name) for name in names]
     first = runs[0].record
-    self.sheet.put(row, column, [run.score(score, setting) for run in runs], data=self.plan.job(names[0]).data, origin=first["origin"],
+    scale = 100 if self.sheet.cells.loc[(row, column), "unit"] == "percent" else 1
+    self.sheet.put(row, column, [scale * run.score(score, setting) for run in runs], data=self.plan.job(names[0]).data, origin=first["origin"],
                    weights=first["weights"], protocol=setting or first["settings"][0], run=" ".join(run.name for run in runs))
 
 Session.put_trained = put_trained
