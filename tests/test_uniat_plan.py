@@ -1,0 +1,62 @@
+"""The plan of Uni-AT: every trained row of the paper's tables has its jobs, every job its data, settings and start, at every preset."""
+
+import pandas as pd
+import pytest
+
+from reid_nb import settings
+from reid_nb.files import project_root
+from reid_nb.papers.uniat.plan import CROSS, METHODS, OWN, SIZES, SOURCES, job_name, plan, source
+from reid_nb.papers.uniat.recipe import ABLATION, RIVALS, UNIAT_RECIPE
+from reid_nb.plans import PRESETS
+
+TABLES = {"table_1": SOURCES, "table_2": ["MS-ReID", *RIVALS, "MoAE 12"], "table_3": ABLATION, "table_4": ABLATION,
+          "table_5": [*METHODS, "Baseline", "Uni-AT"], "table_6": [*METHODS, "Baseline", "Uni-AT"], "mixed": ["Baseline", "Uni-AT"]}
+
+
+@pytest.fixture(scope="module", params=PRESETS)
+def made(request):
+    return plan(PRESETS[request.param], 2)
+
+
+def test_every_trained_row_of_the_paper_has_its_jobs(made):
+    cells = pd.read_csv(project_root() / "data" / "cells" / "uniat.csv")
+    own = cells[(cells["kind"] == "trained") & (cells["source"] != "quoted")]
+    for artefact, rows in own.groupby("artefact")["row"].unique().items():
+        if artefact not in TABLES or (artefact == "table_2" and made.preset.name == "smoke"):
+            continue
+        wanted = [source(name) if artefact == "table_1" else name for name in rows if name in TABLES[artefact]]
+        assert len(wanted) == len([name for name in rows if name != "AT-USTC" or artefact == "table_1"]), (artefact, rows)
+        needs = made.artefact(artefact).needs
+        for name in wanted:
+            elsewhere = CROSS if artefact in ("table_1", "table_4", "table_6") else (None,)
+            assert {job_name(name, seed, dataset) for seed in (0, 1) for dataset in elsewhere} <= set(needs), (artefact, name)
+
+
+def test_every_job_is_scored_in_settings_of_its_own_data(made):
+    for job in made.jobs.values():
+        names = [name for name in job.protocol.split() if name != "at_ustc/mixed"]
+        assert names and all(settings.get(name).dataset == job.data.dataset for name in names)
+    assert set(OWN) >= set(SOURCES.values()) and all(settings.get(name.split()[0]).original for name in CROSS.values())
+
+
+def test_rows_of_one_network_share_its_job(made):
+    assert job_name("MS-ReID", 0) == job_name("SAID", 0) == "said-s0" and job_name("MoAE 12", 1, "prcc") == "said-moae-prcc-s1"
+    assert len(made.jobs) == len({(job.kind, str(getattr(job, "recipe", job.start)), job.data, getattr(job, "seed", job.name)) for job in made.jobs.values()})
+
+
+def test_rows_train_equally_long_from_one_trunk(made):
+    size = SIZES[made.preset.name]
+    rows = [made.job(job_name(name, 0)) for name in (*ABLATION, *(RIVALS if size.rivals else ()))]
+    assert len({(job.recipe.epochs, job.recipe.batches, job.recipe.lr, job.start) for job in rows}) == 1
+    assert rows[0].start == ("trunk-s0" if size.trunk else None)
+
+
+def test_the_papers_preset_is_the_papers_recipe():
+    recipe = plan(PRESETS["paper"], 1).job("uni-at-s0").recipe
+    assert recipe.scaled(name="x") == UNIAT_RECIPE.scaled(name="x")
+
+
+def test_twins_of_the_sizes_exist(made):
+    from reid_nb.runs import twin_module
+    for data in {job.data for job in made.jobs.values()}:
+        assert data.size is None or data.size in twin_module(data.dataset).SIZES
