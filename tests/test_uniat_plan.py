@@ -34,9 +34,9 @@ def test_every_trained_row_of_the_paper_has_its_jobs(made):
 
 def test_every_job_is_scored_in_settings_of_its_own_data(made):
     for job in made.jobs.values():
-        names = [name for name in job.protocol.split() if name != "at_ustc/mixed"]
+        names = [name for name in job.settings if name != "at_ustc/mixed"]
         assert names and all(settings.get(name).dataset == job.data.dataset for name in names)
-    assert set(OWN) >= set(SOURCES.values()) and all(settings.get(name.split()[0]).original for name in CROSS.values())
+    assert set(OWN) >= set(SOURCES.values()) and all(settings.get(name[0]).original for name in CROSS.values())
 
 
 def test_rows_of_one_network_share_its_job(made):
