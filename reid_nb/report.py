@@ -260,7 +260,7 @@ def scoreboard(findings: Findings) -> list[dict]:
 
 # %% ../nbs/laboratory/report.ipynb #ffe4668b
 def _claim_items(claims: pd.DataFrame) -> list[dict]:
-    return [{"text": claim.text, "href": f"#{claim_key(claim)}", "note": _margin(claim)} for claim in claims.itertuples()]
+    return [{"text": claim.quote or claim.claim, "href": f"#{claim_key(claim)}", "note": _margin(claim)} for claim in claims.itertuples()]
 
 def claim_key(claim) -> str:
     """The anchor of a claim on the page."""
@@ -797,8 +797,8 @@ _TEMPLATES["claims.html"] = """<section id="{{ paper.name }}-claims" aria-labell
 <p class="small">{{ paper.verdicts }} A positive margin is on the paper's side; ± is its spread.</p>
 <ol class="claims">
 {% for claim in paper.claims %}<li id="{{ claim.key }}">
-<p class="verdict {{ claim.tone }}">{{ claim.sign }} {{ claim.words }}</p><p>{{ claim.text }}</p>
-<p class="small">{% if claim.section %}The paper, {{ claim.section }}. {% endif %}
+<p class="verdict {{ claim.tone }}">{{ claim.sign }} {{ claim.words }}</p><p><q>{{ claim.quote }}</q></p>
+<p class="small">{% if claim.judged_as %}{{ claim.judged_as }} {% endif %}{% if claim.section %}The paper, {{ claim.section }}. {% endif %}
 {%- if claim.margin %}Margin, ours: {{ claim.margin }}. {% endif %}
 {%- if claim.basis %}Basis: {{ claim.basis }}. {% endif %}{% if claim.needs %}Needs: {{ claim.needs }}. {% endif %}
 {%- if claim.artefact %}From <a href="#{{ claim.artefact.key }}">{{ claim.artefact.label }}</a>
@@ -1000,7 +1000,7 @@ def _claim_views(claims: pd.DataFrame, artefacts: dict) -> list[dict]:
     """The claims of one paper as the templates want them."""
     views = []
     for claim in claims.itertuples():
-        views.append({"key": claim_key(claim), "text": claim.text or claim.claim, "section": claim.section,
+        views.append({"key": claim_key(claim), "quote": claim.quote or claim.claim, "judged_as": claim.judged_as, "section": claim.section,
                       "sign": VERDICTS[claim.status][0], "words": claim.status.replace("not", "not judged"),
                       "tone": claim.status.replace(" ", "-"), "basis": claim.basis, "needs": claim.needs,
                       "margin": number(claim.margin, claim.spread), "artefact": artefacts.get(claim.artefact)})

@@ -414,7 +414,8 @@ def latency(self: Session, job: str = "latency") -> Latency:
 def put_latency(self: Session, measured: Latency, row: str, candidate: str) -> None:
     """Fill a row's `speed`, `slow-down` and, where the artefact has it, `latency`; spread is half the inter-quartile range.
 
-    `candidate`: what was measured for the row; where that is another one (of equal shape), the cell says so.
+    `candidate`: what was measured for the row; where that is another one (of equal shape), the cell says so. It also says `noisy` where the two measurements
+    disagree: no claim is settled by such a number.
     """
     columns = [column for column in ("speed", "slow-down", "latency") if (row, column) in self.sheet.cells.index]
     if candidate not in measured.table.index:
@@ -422,7 +423,7 @@ def put_latency(self: Session, measured: Latency, row: str, candidate: str) -> N
             self.sheet.put(row, column, None, reason="left-out")
         return
     found = measured.table.loc[candidate]
-    where = {"protocol": measured.description + (f", measured as {candidate}" if candidate != row else ""), "run": measured.run.name}
+    where = {"protocol": measured.description + (f", measured as {candidate}" if candidate != row else "") + ", noisy" * bool(found["noisy"]), "run": measured.run.name}
     quartiles = {"speed": ("speed", 1e3 / found["ms_q3"], 1e3 / found["ms_q1"]), "latency": ("ms", found["ms_q1"], found["ms_q3"]),
                  "slow-down": ("ratio", found["ratio_q1"], found["ratio_q3"])}
     for column in columns:

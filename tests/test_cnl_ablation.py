@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from reid_nb.cells import paper_cells
-from reid_nb.papers.cnl.ablation import ABLATION, CHOICES, DEFAULT, RAW, changed, raw_jobs, trained
+from reid_nb.papers.cnl.ablation import ABLATION, CHOICES, DEFAULT, EVERYWHERE, RAW, changed, everywhere_jobs, raw_jobs, trained
 from reid_nb.papers.cnl.blocks import CNL
 from reid_nb.papers.cnl.network import network_cost, resnet_with_attention
 from reid_nb.papers.cnl.variants import SIZES
@@ -32,8 +32,8 @@ def test_added_parameters_are_those_of_an_independent_count(variant, parameters)
 def test_cells_hold_what_the_networks_count():
     cells = paper_cells("cnl", "ablation").set_index(["row", "column"])["paper_value"]
     plain = network_cost()
-    assert list(dict.fromkeys(cells.index.get_level_values(0))) == [*(variant.row for variant in ABLATION), *RAW]
-    for variant in ABLATION:
+    assert list(dict.fromkeys(cells.index.get_level_values(0))) == [*(variant.row for variant in [*ABLATION, *EVERYWHERE]), *RAW]
+    for variant in [*ABLATION, *EVERYWHERE]:
         cost = network_cost(**variant.model_args)
         assert cells[variant.row, "added parameters"] == cost.parameters - plain.parameters
         assert cells[variant.row, "added MACs"] == pytest.approx((cost.macs - plain.macs) / 1e6, abs=1e-6)
@@ -44,7 +44,7 @@ def test_every_preset_trains_the_default_as_table_1_does(preset):
     plan = load_plan("cnl", preset)
     needs, table = plan.artefact("ablation").needs, plan.artefact("table_1").needs
     assert "c-nl-6-8-14-s0" in set(needs) & set(table)
-    assert sum(plan.job(name).kind == "train" for name in needs) == (len(trained(preset)) + len(RAW) * (plan.seeds > 1)) * plan.seeds
+    assert sum(plan.job(name).kind == "train" for name in needs) == (len(trained(preset)) + (len(RAW) + len(EVERYWHERE)) * (plan.seeds > 1)) * plan.seeds
     assert not plan.artefact("ablation").core and trained(preset)[0] == DEFAULT
 
 
@@ -70,6 +70,14 @@ def test_a_block_in_front_of_the_network_is_trained_from_the_same_trunk():
         network.trunk.conv1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
         network.eval()(pictures)
         assert torch.equal(seen[0], network.trunk.attention["0"](pictures))
+
+
+def test_attention_after_every_block_stands_at_all_but_the_stem():
+    assert all(each.positions == tuple(range(2, 18)) for each in EVERYWHERE) and [each.block for each in EVERYWHERE] == ["agw", "cnl"]
+    assert len(resnet_with_attention(**EVERYWHERE[1].model_args, width=0.25).attention) == 16
+    pairs = {job.name for job in load_plan("cnl", "night", 1).jobs.values()} - {job.name for job in everywhere_jobs("night", SIZES["night"], 1)}
+    assert not pairs & {job.name for job in everywhere_jobs("night", SIZES["night"], 3)}, "no other job has these names"
+    assert everywhere_jobs("mini", SIZES["mini"], 1) == [] == everywhere_jobs("smoke", SIZES["smoke"], 1)
 
 
 @pytest.mark.parametrize("choice", CHOICES)

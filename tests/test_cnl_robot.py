@@ -44,13 +44,15 @@ def test_fine_tuning_takes_two_steps_from_the_market_run(network):
 def test_the_cells_are_the_papers():
     cells = paper_cells("cnl", "table_2")
     best = cells[cells["column"] == "best mAP"].set_index("row")["paper_value"].dropna()
-    assert best.to_dict() == PRINTED and set(cells["row"]) == {*robot.ROWS, "ROREAS+"}
+    assert best.to_dict() == PRINTED and cells[cells["column"] == "best mAP"]["paper_spread"].isna().all(), "the paper prints no spread beside them"
+    assert set(cells["row"]) == {*robot.ROWS, "ROREAS+", "spread of a row", "gain by attention, in spreads"}
+    assert not cells["paper_text"].str.contains(",").any(), "34012 and 2520, as printed"
     assert cells[cells["row"] == "ROREAS+"].set_index("column")["paper_value"].astype(int).to_dict() == COUNTS
 
 
-def evidence(*values, spread=0.006, seeds=3, judged=True, market=0.9):
-    places = {**{robot.on_robot(number): value for number, value in enumerate(values, 1)}, ("table_1", robot.ATTENTION.row, "mAP"): market}
-    table = pd.DataFrame([{"artefact": a, "row": r, "column": c, "value": v, "spread": spread, "seeds": seeds, "kind": "trained", "run": "x", "protocol": "p"}
+def evidence(*values, spread=0.006, seeds=3, judged=True):
+    places = {robot.on_robot(number): value for number, value in enumerate(values, 1)}
+    table = pd.DataFrame([{"artefact": a, "row": r, "column": c, "value": v, "spread": spread, "seeds": seeds, "kind": "trained", "run": "x", "unit": "fraction", "protocol": "p"}
                           for (a, r, c), v in places.items()])
     return Evidence(table, judged, lambda run, setting: [0.5, 0.5])
 
@@ -61,17 +63,25 @@ def verdicts(found):
 
 def test_every_claim_holds_fails_and_stays_undecided():
     assert set(verdicts(evidence(.60, .65, .75, .80, .70)).values()) == {"holds"}
-    assert set(verdicts(evidence(.65, .60, .55, .50, .70, market=.5)).values()) == {"fails"}
-    assert set(verdicts(evidence(.70, .709, .704, .713, .70, market=.71, spread=.01)).values()) <= {"undecided", "fails"}
+    assert set(verdicts(evidence(.65, .60, .55, .50, .70)).values()) == {"fails"}
+    assert set(verdicts(evidence(.70, .709, .704, .713, .70, spread=.01)).values()) == {"undecided"}
     assert set(verdicts(evidence(.60, .65, .75, .80, .70, spread=.3)).values()) <= {"undecided", "fails"}
     assert set(verdicts(evidence(.60, .65, .75, .80, .70, judged=False)).values()) == {"not here"}
-    assert set(verdicts(evidence(.60, .65, .75, .80, .70, seeds=1, spread=None)).values()) == {"undecided"}
+    one_seed = verdicts(evidence(.60, .65, .75, .80, .70, seeds=1, spread=None))
+    assert one_seed.pop("C-NL is worth 1.5 sigma on the robot") == "not here", "one seed has no sigma, and the paper's is that of other data"
+    assert set(one_seed.values()) == {"undecided"}
 
 
 def test_the_papers_own_sigma_does_not_decide_its_smaller_gain():
-    found = verdicts(evidence(*PRINTED.values(), .70, market=.8916))
+    found = verdicts(evidence(*PRINTED.values(), .70))
     assert found["fine-tuning helps on the robot"] == "holds" and found["C-NL helps on the robot"] == "undecided"
     assert found["the best configuration carries over"] == "holds" and found["C-NL is worth 1.5 sigma on the robot"] == "undecided"
+
+
+@pytest.mark.parametrize("gain, expected", [(0.013, "holds"), (0.008, "undecided"), (0.003, "fails")])
+def test_1_5_sigma_is_judged_by_the_standard_error_of_means(gain, expected):
+    """1.25 x 0.006 = 0.0075, and the mean of two differences of means of three has the standard error 0.006 / sqrt(3) = 0.0035."""
+    assert verdicts(evidence(.60, .60 + gain, .70, .70 + gain, .5))["C-NL is worth 1.5 sigma on the robot"] == expected
 
 
 def test_claims_have_names_of_their_own():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from reid_nb.papers.cnl import plan as plans
-from reid_nb.papers.cnl.search import RULES, SCOPES, Scope, mixed, predicted_latency, rounds, rules, singles, space
+from reid_nb.papers.cnl.search import NO_GAIN, RULES, SCOPES, Rule, Scope, best_rival, mixed, predicted_latency, rounds, rules, singles, space
 from reid_nb.papers.cnl.variants import variant
 from reid_nb.plans import PRESETS
 
@@ -116,7 +116,46 @@ def test_distance_is_judged_beyond_what_single_blocks_are_worth():
 def test_stage_ends_are_read_from_differences_of_singles():
     wide = Scope(("cnl",), (2, 3, 4, 16, 17), ("cnl",), rounds=1)
     found = judged(lambda n: 0.5 + 0.002 * (n.positions[0] in (4, 17)), scope=wide, noise=0)["stage ends"]
-    assert found.verdict == "holds" and np.allclose(found.gains, 0.002) and found.comparisons == 3
+    assert found.verdict == "holds" and np.allclose(found.gains, 0.5) and found.comparisons == 3, "the end wins all of them"
+
+
+def test_most_often_counts_cases_and_not_their_size():
+    """The end of stage 1 loses by little to 2 and to 3, the end of stage 4 wins by much once: one of three."""
+    wide = Scope(("cnl",), (2, 3, 4, 16, 17), ("cnl",), rounds=1)
+    found = judged(lambda n: 0.5 + 0.2 * (n.positions[0] == 17) - 0.001 * (n.positions[0] == 4), scope=wide, noise=0)["stage ends"]
+    assert np.allclose(found.gains, 1 / 3 - 1 / 2) and found.verdict == "fails"
+
+
+def test_different_stages_are_judged_beyond_what_single_blocks_are_worth():
+    wide = Scope(("cnl",), (6, 8, 14), ("cnl",), rounds=2)
+    worth = lambda bonus: lambda n: 0.5 + 0.02 * (8 in n.positions) + bonus * (n.positions == (8, 14)) - 0.1 * (14 in n.positions)
+    ratios = {f"C-NL @ {at}": 1.01 for at in (6, 8, 14)}
+    verdict = lambda bonus: rules({each: [worth(bonus)(each) + 1e-5 * seed for seed in range(3)] for each in sum(searched(wide, worth(bonus), ratios)[0], [])}, 3)
+    named = lambda bonus: {rule.name: rule for rule in verdict(bonus)}["different stages"]
+    assert named(0.01).verdict == "holds" and named(-0.01).verdict == "fails" and named(0.01).comparisons == 1
+    assert judged(additive)["different stages"].verdict == "not here", "one position a stage"
+
+
+@pytest.mark.parametrize("gain, verdict", [(0.0, "holds"), (0.01, "holds"), (-NO_GAIN, "undecided"), (-0.01, "fails")])
+def test_no_further_improvement_holds_for_equals(gain, verdict):
+    assert Rule("three are enough", "", (gain - 1e-4, gain, gain + 1e-4), 1, NO_GAIN).verdict == verdict
+    assert {rule.tolerance for rule in judged(additive).values()} == {0.0, NO_GAIN}
+
+
+def test_a_rival_is_chosen_and_scored_on_different_seeds():
+    ours, lucky, solid, other = variant("cnl", 8, 14), variant("cnl", 1, 8), variant("cnl", 4, 8), variant("hac", 1, 8)
+    results = {ours: [.9, .9, .9], lucky: [.9, .4, .4], solid: [.7, .7, .7], other: [1.0, 1.0, 1.0]}
+    assert best_rival(results, ours) == [.7, .7, .7]
+    assert best_rival({ours: [.9], lucky: [.8]}, ours) == [] == best_rival({ours: [.9, .9]}, ours)
+
+
+def test_the_best_of_many_rivals_is_not_flattered():
+    """Thirty rivals of the same worth: their best mean lies above it, the rival's does not."""
+    rng = np.random.default_rng(0)
+    rivals = [variant("cnl", a, b) for a, b in combinations(range(1, 10), 2)][:30]
+    draws = [{each: rng.normal(0.7, 0.01, 3) for each in rivals} for _ in range(300)]
+    flattered = np.mean([max(values.mean() for values in draw.values()) for draw in draws])
+    assert flattered > 0.71 and np.mean([best_rival(draw, variant("cnl", 8, 14)) for draw in draws]) == pytest.approx(0.7, abs=0.001)
 
 
 def test_a_world_without_rules_rarely_shows_one():
@@ -127,7 +166,7 @@ def test_a_world_without_rules_rarely_shows_one():
 
 
 def test_every_rule_of_the_paper_has_a_row():
-    assert set(RULES) == {"good singles", "stage ends", "far apart", "mixed types", "three are enough"}
+    assert set(RULES) == {"good singles", "stage ends", "far apart", "different stages", "mixed types", "three are enough"}
 
 
 def test_mixing_exchanges_one_block():

@@ -72,7 +72,7 @@ def sample_cells():
 
 
 def sample_claims():
-    rows = [{"paper": "cnl", "artefact": "table_1", "claim": f"c {status}", "text": f"The claim that is {status}.",
+    rows = [{"paper": "cnl", "artefact": "table_1", "claim": f"c {status}", "quote": f"The claim that is {status}.", "judged_as": f"Judged as {status}.",
              "section": "IV-C", "status": status, "margin": "-0.0123", "spread": "0.0041", "basis": "3 seeds",
              "needs": "more seeds" if status == "undecided" else ""} for status in VERDICTS]
     return pd.DataFrame(rows).reindex(columns=CLAIM_COLUMNS).fillna("").assign(preset="mini")
@@ -148,7 +148,7 @@ def test_links_to_files_exist_and_name_notebook_and_commit(outputs):
 
 def test_every_claim_has_its_verdict_margin_and_basis(page):
     for status in VERDICTS:
-        assert f"The claim that is {status}." in page.words
+        assert f"The claim that is {status}." in page.words and f"Judged as {status}." in page.words
     assert "✗ fails" in page.words and "◇ not judged here" in page.words
     assert page.words.count("Margin, ours: −0.0123 ± 0.0041. Basis: 3 seeds.") == len(VERDICTS)
 

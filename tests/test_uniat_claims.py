@@ -49,7 +49,7 @@ def turned_round(cells):
 
 
 def judge(claim, cells, judged=True):
-    return claim.evaluate(Evidence(cells, judged, lambda run: np.linspace(0.0, 1.0, 50)))
+    return claim.evaluate(Evidence(cells, judged, lambda run, setting: np.linspace(0.0, 1.0, 50)))
 
 
 @pytest.mark.parametrize("claim", JUDGED, ids=lambda claim: claim.name)

@@ -166,7 +166,7 @@ class RelationGate(nn.Module):
     def __init__(self, features: int, nodes: int, reduction: int = 8):
         super().__init__()
         self.features, self.nodes = features, nodes
-        self.widths = inner, relations = inner_width(features, reduction), inner_width(nodes, reduction)
+        self.widths = inner, relations = inner_width(features, reduction), inner_width(nodes, reduction)  # the pair, and a name for each
         self.hidden = inner_width(1 + relations, reduction)
         self.theta, self.phi, self.own = (embedding(features, inner) for _ in range(3))
         self.relations = embedding(2 * nodes, relations)
@@ -213,6 +213,7 @@ class RAGA(nn.Module):
 
     def cost(self, height: int, width: int) -> Cost:
         """Closed formula: the sum of the parts. `height` and `width` are those that the block was built for."""
+        # one sum over the parts for the parameters, one for the multiply-adds
         return Cost(*map(sum, zip(*(gate.cost() for gate in (self.pixels, self.channels) if gate is not None))))
 
 # %% ../../../nbs/cnl/01_attention_blocks.ipynb #be241621

@@ -96,6 +96,7 @@ def _checked(position: int | str, shapes: pd.DataFrame) -> int:
     """The position as a number, if the network has it."""
     if str(position) in map(str, shapes.index):
         return int(position)
+    # for each stage its span of positions ("2 to 4", or "1") and its name in words
     spans = [(f"{part.index[0]} to {part.index[-1]}" if len(part) > 1 else f"{part.index[0]}", f"stage {stage}" if stage else "after the stem")
              for stage, part in shapes.groupby("stage")]
     raise UsageError(f"There is no position {position!r}. Allowed: {', '.join(f'{span} ({where})' for span, where in spans)}.")
@@ -117,6 +118,7 @@ def placement(block: str | None, positions: Iterable[int] | Mapping, block_args:
             raise UsageError(f"block={block!r} with positions={positions}: give both, or neither for a plain network.")
         placed = [(p, {"block": block, **(block_args or {})}) for p in positions]
     shapes = position_shapes() if shapes is None else shapes
+    # `pop` takes the block's name out of its entry; what remains of the entry are the block's arguments
     chosen = {_checked(p, shapes): (entry.pop("block"), entry) for p, entry in placed}
     if len(chosen) < len(placed):
         raise UsageError(f"positions={[p for p, _ in placed]} names a position twice. One block a position.")
@@ -141,8 +143,8 @@ def resnet_with_attention(depth: int = 50, width: float = 1.0, block: str | None
 
     Without block and positions it is `reid_nb.backbones.resnet`, whose `depth`, `width`, `last_stride` and `weights`
     (of the plain trunk) these are. `block` is a key of `reid_nb.papers.cnl.blocks.BLOCKS`, `block_args` its arguments;
-    or `positions` maps each position to a name or to {"block": name, **arguments}. Positions 1 to 17 exist in a
-    ResNet-50 only. `image_size` (H, W) is the size of the images, which only RAGA depends on. A wrong block, position or depth is a
+    or `positions` maps each position to a name or to {"block": name, **arguments}. Blocks are placed in a ResNet-50 (positions 1
+    to 17), in no other depth. `image_size` (H, W) is the size of the images, which only RAGA depends on. A wrong block, position or depth is a
     `UsageError`. Sections III and IV of the C-NL paper.
     """
     chosen = placement(block, positions, block_args)

@@ -16,7 +16,7 @@ from .variants import (BLOCK_NAMES, MODEL, SHAPE_GROUPS, SIZES, VARIANTS, Size, 
 from ...plans import PAPERS, Artefact, Plan, Preset, Profile
 
 # %% ../../../nbs/cnl/09_plan.ipynb #68f747bd
-SMOKE_SPEED = ("ResNet-50", "ResNet-101", "AGW @ 8", "C-NL @ 8", "C-NL @ 6, 8, 14")
+SMOKE_SPEED = ("ResNet-50", "ResNet-101", "AGW @ 7", "AGW @ 8", "C-NL @ 8", "C-NL @ 6, 8, 14")
 
 def candidates(preset_name: str) -> list[Variant]:
     """Networks to measure, the reference ResNet-50 first, each once."""
@@ -34,7 +34,7 @@ def latency_job(preset_name: str, size: Size) -> Profile:
 SMOKE = ("ResNet-50", "C-NL @ 6, 8, 14")
 
 def rows(preset_name: str) -> list[Variant]:
-    """The rows of Table I and Figure 1 that a preset trains."""
+    """The rows of Table I and Figure 1 that a preset trains for their sake."""
     return [each for each in VARIANTS if preset_name != "smoke" or each.row in SMOKE]
 
 # %% ../../../nbs/cnl/09_plan.ipynb #e4a5f6fb
@@ -53,15 +53,17 @@ def artefacts(table: tuple[str, ...], searched: tuple[str, ...]) -> dict[str, Ar
 # %% ../../../nbs/cnl/09_plan.ipynb #28933d73
 def plan(preset: Preset, seeds: int) -> Plan:
     """All jobs and artefacts of `cnl` at a preset, as far as they are known before anything has run."""
-    size, table, first = SIZES[preset.name], rows(preset.name), singles(SCOPES[preset.name])
-    jobs = [latency_job(preset.name, size), *trunk_jobs(size, seeds)]
-    jobs += [job for each in (*table, *first) for job in train_jobs(each, size, seeds)]
-    jobs += robot.jobs(preset.name, size, seeds) + ablation.jobs(preset.name, size, seeds) + mobile_plan.jobs(preset.name, size, seeds)
+    size, first = SIZES[preset.name], singles(SCOPES[preset.name])
+    found = [latency_job(preset.name, size), *trunk_jobs(size, seeds)]
+    found += [job for each in (*rows(preset.name), *first) for job in train_jobs(each, size, seeds)]
+    found += robot.jobs(preset.name, size, seeds) + ablation.jobs(preset.name, size, seeds) + mobile_plan.jobs(preset.name, size, seeds)
+    jobs = {job.name: job for job in found}
+    table = [each for each in VARIANTS if job_name(each, 0) in jobs]
     names = lambda variants: tuple(job_name(each, seed) for each in variants for seed in range(seeds))
     known = {**artefacts(names(table), names(first)), "table_2": replace(robot.ARTEFACT, needs=robot.needs(seeds)),
              "ablation": ablation.artefact(preset.name, size, seeds),
              "mobile": mobile_plan.artefact(preset.name, size, seeds)}
-    return Plan("cnl", PAPERS["cnl"], preset, seeds, {job.name: job for job in jobs}, known, grow)
+    return Plan("cnl", PAPERS["cnl"], preset, seeds, jobs, known, grow)
 
 # %% ../../../nbs/cnl/09_plan.ipynb #7ff81f36
 def results(plan: Plan, finished: Callable) -> tuple[dict[str, list[float]], dict[str, float]]:
