@@ -21,7 +21,7 @@ class Preset:
     """One size at which a paper is reproduced.
 
     `seeds`: how many training seeds by default. `data`: "twin" or "real". `device`: "cpu" or "cuda".
-    `judged`: whether claims about trained accuracy are judged at all. `meaning`: one sentence for readers.
+    `judged`: whether claims about accuracy and latency are judged at all. `meaning`: one sentence for readers.
     """
 
     name: str

@@ -319,7 +319,8 @@ def still_open(findings: Findings) -> list[dict]:
                "note": f"reid-nb reproduce {artefact.paper} makes all of its artefacts"}
               for artefact in findings.artefacts if artefact.state == "open"]
     pending = findings.claims[findings.claims.status.isin(["undecided", "not here"])]
-    pending = pending.assign(needs=pending.needs.str.replace(r"^a value for .*", "numbers that this preset leaves out", regex=True))
+    asked = pending.needs.str.match(r"preset |the artefact |the real dataset|\d+ seeds") | (pending.needs == "") | (pending.status != "not here")
+    pending = pending.assign(needs=pending.needs.where(asked, "what no preset has; each of them says what"))
     for (paper, status, needs), group in pending.groupby(["paper", "status", "needs"], sort=False):
         items.append({"text": f"{_plural(len(group), 'claim')} of {paper} {VERDICTS[status][1]}",
                       "href": f"#{paper}-claims", "note": f"needs {needs}" if needs else ""})

@@ -1,12 +1,16 @@
 """A run's address: what changes it, what does not; and what a missing run says."""
 import dataclasses
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from reid_nb import runs
+from reid_nb.cells import Sheet
 from reid_nb.errors import ReidError, UsageError
 from reid_nb.plans import PRESETS, Data, Evaluate, Plan, Train, load_plan, slug
 from reid_nb.recipes import STRONG_BASELINE
+from reid_nb.runs import Latency, put_latency
 
 DATA = Data("market1501", "smoke")
 
@@ -208,3 +212,15 @@ def test_an_incomplete_real_dataset_is_refused(market):
     market.ok = False
     with pytest.raises(ReidError, match="train images: 1800 instead of 12936"):
         runs.prepare(Data("market1501", None))
+
+
+@pytest.mark.parametrize("noisy", [True, False])
+def test_a_noisy_latency_says_so_in_its_cell(noisy):
+    table = pd.DataFrame([{"candidate": "AGW @ 8", "ms": 90.0, "ms_q1": 89.0, "ms_q3": 92.0, "speed": 11.1, "ratio": 1.2, "ratio_q1": 1.19, "ratio_q3": 1.22,
+                           "noisy": noisy}]).set_index("candidate")
+    run = SimpleNamespace(name="latency", record={"image_size": [256, 128], "batch": 2, "conditions": {"cores": 2}})
+    session = SimpleNamespace(sheet=Sheet("cnl", "figure_4", PRESETS["mini"]))
+    put_latency(session, Latency(table, "eager", run), "AGW @ 7", "AGW @ 8")
+    cell = session.sheet.frame().query("row == 'AGW @ 7' and column == 'slow-down'").iloc[0]
+    assert cell["value"] == 1.2 and cell["spread"] == pytest.approx(0.015) and "measured as AGW @ 8" in cell["protocol"]
+    assert cell["protocol"].endswith("noisy") == noisy

@@ -99,13 +99,18 @@ def channel_before_non_local(first: int, last: int) -> Predicate:
 EVERY_SHAPE = "Judged at one position of each shape, for each of HAC and C-NL against each of AGW, RAGA and ABD."
 
 SPEED = [
-    Claim("cnl", "figure_4", "channel-wise is faster", "channel-wise attention blocks shown in blue and green (HAC [23], C-NL) are faster to compute than non-local attention blocks "
-          "shown in orange to red (AGW [35], RAGA [36], ABD [38])", EVERY_SHAPE, "IV-B", channel_before_non_local(1, 17)),
-    Claim("cnl", "figure_4", "channel-wise is preferable by speed", "considering only inference speed so far, channel-wise attention is preferable over non-local attention in "
-          "robotic applications", EVERY_SHAPE, "IV-B", channel_before_non_local(1, 17)),
-    Claim("cnl", "figure_4", "channel-wise is faster in the middle", "Also at middle positions (5–8) channel-wise attention is faster to compute than non-local attention.",
+    Claim("cnl", "figure_4", "channel-wise is faster",
+          "channel-wise attention blocks shown in blue and green (HAC [23], C-NL) are faster to compute than non-local attention blocks shown in "
+          "orange to red (AGW [35], RAGA [36], ABD [38])", EVERY_SHAPE, "IV-B", channel_before_non_local(1, 17)),
+    Claim("cnl", "figure_4", "channel-wise is preferable by speed",
+          "considering only inference speed so far, channel-wise attention is preferable over non-local attention in robotic applications",
+          EVERY_SHAPE, "IV-B", channel_before_non_local(1, 17)),
+    Claim("cnl", "figure_4", "channel-wise is faster in the middle",
+          "Also at middle positions (5–8) channel-wise attention is faster to compute than non-local attention.",
           "Judged at 8, for each of HAC and C-NL against each of AGW, RAGA and ABD.", "IV-B", channel_before_non_local(5, 8)),
-    Claim("cnl", "figure_4", "channel-wise is cheap", "channel-wise attention is cheap to compute", "Judged as: SE, HAC and C-NL each cost at most 9.5 %, at every shape.", "II",
+    Claim("cnl", "figure_4", "channel-wise is cheap",
+          "channel-wise attention is cheap to compute",
+          "Judged as: SE, HAC and C-NL each cost at most 9.5 %, at every shape.", "II",
           all_of(*(slight(at(block, p)) for block in ("se", *CHANNEL_WISE) for p in groups(1, 17)))),
 ]
 
@@ -113,14 +118,18 @@ SPEED = [
 EARLY = [at(block, p) for block in NON_LOCAL for p in groups(1, 4)]
 
 SPEED += [
-    Claim("cnl", "figure_4", "early non-local is slower than ResNet-101", "A ResNet-50 with a single non-local attention block at an early position (1–4) is significantly slower than a "
-          "ResNet-101.", "Judged as: each of AGW, RAGA and ABD at 1 and at 4 is slower by more than 2 % of ResNet-50's latency.", "IV-B",
+    Claim("cnl", "figure_4", "early non-local is slower than ResNet-101",
+          "A ResNet-50 with a single non-local attention block at an early position (1–4) is significantly slower than a ResNet-101.",
+          "Judged as: each of AGW, RAGA and ABD at 1 and at 4 is slower by more than 2 % of ResNet-50's latency.", "IV-B",
           all_of(*(faster("ResNet-101", row, CLEARLY) for row in EARLY))),
-    Claim("cnl", "figure_5", "early non-local should not be considered", "Thus, these configurations should not be considered for robotics applications.",
+    Claim("cnl", "figure_5", "early non-local should not be considered",
+          "Thus, these configurations should not be considered for robotics applications.",
           "Judged as: each of AGW, RAGA and ABD at 1 and at 4 is slower than ResNet-101 and not better by more than 0.15 points.", "IV-B",
           all_of(*(part for row in EARLY for part in (faster("ResNet-101", row), no_gain(row, "ResNet-101")))), "night"),
-    Claim("cnl", "figure_4", "non-local slows down significantly", "the heavy use of attention blocks, especially non-local ... which significantly slows down inference speed",
-          "Judged as: one block of AGW, of RAGA and of ABD at 8 each costs more than 9.5 %.", "I", all_of(*(beyond(at(block, 8), SLIGHT) for block in NON_LOCAL))),
+    Claim("cnl", "figure_4", "non-local slows down significantly",
+          "the heavy use of attention blocks, especially non-local ... which significantly slows down inference speed",
+          "Judged as: one block of AGW, of RAGA and of ABD at 8 each costs more than 9.5 %.", "I",
+          all_of(*(beyond(at(block, 8), SLIGHT) for block in NON_LOCAL))),
 ]
 
 # %% ../../../nbs/cnl/04_claims.ipynb #f9579cd8
@@ -135,20 +144,25 @@ def does_not_cope(block: str) -> Predicate:
     return any_of(*(faster(at(channel, p), at(block, p), by=SLIGHT - 1) for channel, p in LATE))
 
 SPEED += [
-    Claim("cnl", "figure_4", "only AGW copes at late positions", "at late positions (9–17) only AGW [35] can cope with the inference speed of channel-wise attention blocks to some degree",
+    Claim("cnl", "figure_4", "only AGW copes at late positions",
+          "at late positions (9–17) only AGW [35] can cope with the inference speed of channel-wise attention blocks to some degree",
           "Judged at 14 and 17 as: AGW is at most 9.5 % of ResNet-50's latency slower than HAC and C-NL, RAGA and ABD are not.", "IV-B",
           all_of(cope("agw"), does_not_cope("raga"), does_not_cope("abd"))),
 ]
 
 # %% ../../../nbs/cnl/04_claims.ipynb #6843d51e
 SPEED += [
-    Claim("cnl", "figure_4", "C-NL is faster than HAC at 1-14", "for most positions (1–14) the proposed C-NL block achieves a higher inference speed than HAC [23]",
+    Claim("cnl", "figure_4", "C-NL is faster than HAC at 1-14",
+          "for most positions (1–14) the proposed C-NL block achieves a higher inference speed than HAC [23]",
           "Judged at 1, 4, 8 and 14, one of each shape.", "IV-B", all_of(*(faster(at("cnl", p), at("hac", p)) for p in groups(1, 14)))),
-    Claim("cnl", "figure_4", "C-NL is faster than current blocks", "the new attention block C-NL that is faster than current attention blocks",
+    Claim("cnl", "figure_4", "C-NL is faster than current blocks",
+          "the new attention block C-NL that is faster than current attention blocks",
           "Judged against HAC, AGW, RAGA and ABD at every shape, so at 15 to 17 too.", "I",
           all_of(*(faster(at("cnl", p), at(block, p)) for p in groups(1, 17) for block in ("hac", *NON_LOCAL)))),
-    Claim("cnl", "figure_4", "speed depends on the shape alone", "the inference speed depends only on the size of the input tensor for the attention block (listed at the top of the figure) and is thus "
-          "identical for several positions", "Judged for AGW at 7 and at 8, the one pair that is measured twice, as a difference under 1 % of ResNet-50's latency.", "IV-B",
+    Claim("cnl", "figure_4", "speed depends on the shape alone",
+          "the inference speed depends only on the size of the input tensor for the attention block (listed at the top of the figure) and is thus "
+          "identical for several positions",
+          "Judged for AGW at 7 and at 8, the one pair that is measured twice, as a difference under 1 % of ResNet-50's latency.", "IV-B",
           lambda e: same_speed(e, speed(at("agw", 7)), speed(at("agw", 8)))),
 ]
 
@@ -169,45 +183,65 @@ def smaller_products(evidence: Evidence) -> Verdict:
 
 # %% ../../../nbs/cnl/04_claims.ipynb #6e91ff65
 SPEED += [
-    Claim("cnl", "figure_4", "non-local blocks share one layout", "All non-local attention blocks follow the same layout as shown in Fig. 2(c) with three branches ... with only the normalization of the result "
-          "being different.", "Judged on the authors' public code at 8: for some whole inner width the layout has as many parameters as the block.", "III-A", same_layout, "smoke"),
-    Claim("cnl", "figure_3", "C-NL multiplies small matrices", "The three-branch layout comes with minor computational costs ... in this setting as a result of the matrices of reduced size that need "
-          "to be multiplied", "Judged as fewer multiply-adds in the two products than AGW's, at each of the 17 positions, both with i = C/2; the matrix A alone, i x i, is larger than AGW's f from 9 on.", "III-B",
-          smaller_products, "smoke"),
+    Claim("cnl", "figure_4", "non-local blocks share one layout",
+          "All non-local attention blocks follow the same layout as shown in Fig. 2(c) with three branches ... with only the normalization of the "
+          "result being different.",
+          "Judged on the authors' public code at 8: for some whole inner width the layout has as many parameters as the block.", "III-A", same_layout,
+          "smoke"),
+    Claim("cnl", "figure_3", "C-NL multiplies small matrices",
+          "The three-branch layout comes with minor computational costs ... in this setting as a result of the matrices of reduced size that need "
+          "to be multiplied",
+          "Judged as fewer multiply-adds in the two products than AGW's, at each of the 17 positions, both with i = C/2; the matrix A alone, i x i, "
+          "is larger than AGW's f from 9 on.", "III-B", smaller_products, "smoke"),
 ]
 
 # %% ../../../nbs/cnl/04_claims.ipynb #f62e6e52
 SPEED += [
-    Claim("cnl", "figure_4", "RAGA's further difference costs", "RAGA also comes with a further small difference, which translates into additional computational costs.",
-          "Judged as: RAGA is slower than AGW at every shape, where AGW has our reading of its width, i = C/2; with the i = 1 of its public code the difference is larger.", "III-A",
-          all_of(*(faster(at("agw", p), at("raga", p)) for p in groups(1, 17)))),
-    Claim("cnl", "figure_4", "non-local slows down too much", "non-local attention blocks slow down inference speed too much to be worth considering for a mobile robotic application",
-          "Judged as: AGW at 7, RAGA and ABD at 8 each cost more than 19 %.", "III-B", all_of(*(beyond(row, TOO_SLOW) for row in (at("agw", 7), at("raga", 8), at("abd", 8))))),
+    Claim("cnl", "figure_4", "RAGA's further difference costs",
+          "RAGA also comes with a further small difference, which translates into additional computational costs.",
+          "Judged as: RAGA is slower than AGW at every shape, where AGW has our reading of its width, i = C/2; with the i = 1 of its public code "
+          "the difference is larger.", "III-A", all_of(*(faster(at("agw", p), at("raga", p)) for p in groups(1, 17)))),
+    Claim("cnl", "figure_4", "non-local slows down too much",
+          "non-local attention blocks slow down inference speed too much to be worth considering for a mobile robotic application",
+          "Judged as: AGW at 7, RAGA and ABD at 8 each cost more than 19 %.", "III-B",
+          all_of(*(beyond(row, TOO_SLOW) for row in (at("agw", 7), at("raga", 8), at("abd", 8))))),
 ]
 
 # %% ../../../nbs/cnl/04_claims.ipynb #59f094e3
 def five_percent(evidence: Evidence) -> Verdict:
     """C-NL at 6, 8, 14 costs at most 5.5 %; the basis says how many milliseconds and batches a second that is here."""
     found = below(evidence, speed(CNL_3), MARGINAL)
-    ms, batches = (evidence.cell("figure_1", f"{CNL_3}: {what}", "in the text")["value"] for what in ("added milliseconds a batch", "fewer batches a second"))
+    ms, batches = (evidence.cell("figure_1", f"{CNL_3}: {what}", "in the text")["value"]
+                   for what in ("added milliseconds a batch", "fewer batches a second"))
     return replace(found, basis=f"{found.basis}; here {ms:.2f} ms and {batches:.2f} batches a second")
 
 SPEED += [
-    Claim("cnl", "figure_1", "C-NL costs 5 %", "Inference with the proposed C-NL at positions 6, 8, and 14 is only 1.706 ms slower (ca. 5%) than the ResNet-50 baseline without any attention blocks (38.623 ms "
-          "vs. 36.917 ms). Therefore, while just 1.196 fewer batches can be processed per second", "Judged as: at most 5.5 % of ResNet-50's latency.", "IV-D", five_percent),
-    Claim("cnl", "table_1", "channel-wise blocks affect speed only slightly", "for the channel-wise attention blocks HAC and C-NL, the inference speed is affected only slightly",
-          "Judged as: each row of HAC and C-NL in Table I costs at most 9.5 %.", "IV-D", all_of(*(slight(v.row) for v in TABLE_1 if v.block in CHANNEL_WISE and not v.circle))),
-    Claim("cnl", "table_1", "HAC costs nearly twice as much as C-NL", "Compared to HAC block [23], which slows down inference by 9% (nearly twice as much as C-NL)",
-          "Judged as: three HAC blocks add at least 1.5 times as much latency as three C-NL blocks.", "VI", lambda e: adds_more(e, speed(at("hac", 6, 8, 14)), speed(CNL_3), 1.5)),
+    Claim("cnl", "figure_1", "C-NL costs 5 %",
+          "Inference with the proposed C-NL at positions 6, 8, and 14 is only 1.706 ms slower (ca. 5%) than the ResNet-50 baseline without any "
+          "attention blocks (38.623 ms vs. 36.917 ms). Therefore, while just 1.196 fewer batches can be processed per second",
+          "Judged as: at most 5.5 % of ResNet-50's latency.", "IV-D", five_percent),
+    Claim("cnl", "table_1", "channel-wise blocks affect speed only slightly",
+          "for the channel-wise attention blocks HAC and C-NL, the inference speed is affected only slightly",
+          "Judged as: each row of HAC and C-NL in Table I costs at most 9.5 %.", "IV-D",
+          all_of(*(slight(v.row) for v in TABLE_1 if v.block in CHANNEL_WISE and not v.circle))),
+    Claim("cnl", "table_1", "HAC costs nearly twice as much as C-NL",
+          "Compared to HAC block [23], which slows down inference by 9% (nearly twice as much as C-NL)",
+          "Judged as: three HAC blocks add at least 1.5 times as much latency as three C-NL blocks.", "VI",
+          lambda e: adds_more(e, speed(at("hac", 6, 8, 14)), speed(CNL_3), 1.5)),
 ]
 
 # %% ../../../nbs/cnl/04_claims.ipynb #8d5c4076
 SPEED += [
-    Claim("cnl", "figure_1", "5 % is marginal beside doubling the depth", "slowing down the inference by only 5%, which is marginal compared to the 45% slowdown caused by doubling the depth",
-          "Judged as: ResNet-101 adds at least five times as much latency as three C-NL blocks (printed: 9.7 times).", "VI", lambda e: adds_more(e, speed("ResNet-101"), speed(CNL_3), 5)),
-    Claim("cnl", "figure_1", "doubling the depth costs 45 %", "the 45% slowdown caused by doubling the depth", "Judged as: ResNet-101 costs between 35 and 55 %.", "VI",
-          all_of(beyond("ResNet-101", 1.35), within("ResNet-101", 1.55))),
-    Claim("cnl", "figure_1", "ResNet-101 is twice as deep", "ResNet-101 (without attention) that is twice as deep", "Judged as: within 5 % of twice the layers.", "IV-B",
+    Claim("cnl", "figure_1", "5 % is marginal beside doubling the depth",
+          "slowing down the inference by only 5%, which is marginal compared to the 45% slowdown caused by doubling the depth",
+          "Judged as: ResNet-101 adds at least five times as much latency as three C-NL blocks (printed: 9.7 times).", "VI",
+          lambda e: adds_more(e, speed("ResNet-101"), speed(CNL_3), 5)),
+    Claim("cnl", "figure_1", "doubling the depth costs 45 %",
+          "the 45% slowdown caused by doubling the depth",
+          "Judged as: ResNet-101 costs between 35 and 55 %.", "VI", all_of(beyond("ResNet-101", 1.35), within("ResNet-101", 1.55))),
+    Claim("cnl", "figure_1", "ResNet-101 is twice as deep",
+          "ResNet-101 (without attention) that is twice as deep",
+          "Judged as: within 5 % of twice the layers.", "IV-B",
           lambda e: judge(0.05 - abs(VARIANTS[1].depth / VARIANTS[0].depth / 2 - 1), 0.0, "exact count"), "smoke"),
 ]
 
@@ -215,12 +249,17 @@ SPEED += [
 ONE_BLOCK = [at("hac", 8), at("agw", 7), CNL_1]
 
 ACCURACY = [
-    Claim("cnl", "figure_1", "one C-NL block outperforms ResNet-101", "You only need to add a single block of the proposed C-NL attention to ResNet-50 to outperform ResNet-101, and this only slightly affects "
-          "the inference speed.", "Judged for the block at 8, with at most 9.5 % more latency.", "Fig. 1", all_of(better(CNL_1, "ResNet-101"), slight(CNL_1))),
-    Claim("cnl", "table_1", "a single block can top ResNet-101", "even a single attention block integrated at a suitable position can top the performance of the ResNet-101",
+    Claim("cnl", "figure_1", "one C-NL block outperforms ResNet-101",
+          "You only need to add a single block of the proposed C-NL attention to ResNet-50 to outperform ResNet-101, and this only slightly affects "
+          "the inference speed.",
+          "Judged for the block at 8, with at most 9.5 % more latency.", "Fig. 1", all_of(better(CNL_1, "ResNet-101"), slight(CNL_1))),
+    Claim("cnl", "table_1", "a single block can top ResNet-101",
+          "even a single attention block integrated at a suitable position can top the performance of the ResNet-101",
           "Judged as: at least one of HAC at 8, AGW at 7 and C-NL at 8 does.", "IV-C", any_of(*(better(row, "ResNet-101") for row in ONE_BLOCK))),
-    Claim("cnl", "figure_1", "one channel-wise block is sufficient", "adding a channel-wise attention block at a single position in a ResNet-50 is sufficient to perform better in person re-identification than "
-          "a ResNet-101", "Judged as: HAC at 8 or C-NL at 8 does.", "VI", any_of(*(better(at(block, 8), "ResNet-101") for block in CHANNEL_WISE))),
+    Claim("cnl", "figure_1", "one channel-wise block is sufficient",
+          "adding a channel-wise attention block at a single position in a ResNet-50 is sufficient to perform better in person re-identification "
+          "than a ResNet-101",
+          "Judged as: HAC at 8 or C-NL at 8 does.", "VI", any_of(*(better(at(block, 8), "ResNet-101") for block in CHANNEL_WISE))),
 ]
 
 # %% ../../../nbs/cnl/04_claims.ipynb #e10f699f
@@ -232,16 +271,23 @@ def in_every_case(of: Callable[[str, str], Predicate]) -> Predicate:
 
 # %% ../../../nbs/cnl/04_claims.ipynb #cfe0d644
 ACCURACY += [
-    Claim("cnl", "table_1", "channel-wise and non-local are similar", "channel-wise and non-local attention perform very similar in this regime of few attention blocks",
+    Claim("cnl", "table_1", "channel-wise and non-local are similar",
+          "channel-wise and non-local attention perform very similar in this regime of few attention blocks",
           "Judged as: HAC and C-NL are closer than 0.5 points to AGW with one, two and three blocks.", "IV-C", in_every_case(similar)),
-    Claim("cnl", "table_1", "prefer channel-wise", "By considering the lower inference costs, we clearly should prefer channel-wise attention over non-local attention.",
+    Claim("cnl", "table_1", "prefer channel-wise",
+          "By considering the lower inference costs, we clearly should prefer channel-wise attention over non-local attention.",
           "Judged as: similar (as above), and faster with one, two and three blocks.", "IV-C", all_of(in_every_case(similar), in_every_case(faster))),
-    Claim("cnl", "table_1", "C-NL is better with few blocks", "performs better in a regime with few attention blocks",
-          "Judged as: better than HAC and AGW with one, two and three blocks, and than RAGA and ABD with one; the paper's own pair and triple of AGW say otherwise.", "I",
+    Claim("cnl", "table_1", "C-NL is better with few blocks",
+          "performs better in a regime with few attention blocks",
+          "Judged as: better than HAC and AGW with one, two and three blocks, and than RAGA and ABD with one; the paper's own pair and triple of "
+          "AGW say otherwise.", "I",
           all_of(*(better(at("cnl", *there), other) for here, there in CASES for other in (at("hac", *there), at("agw", *here))),
                  *(better(CNL_1, at(block, 8)) for block in ("raga", "abd"))), "night"),
-    Claim("cnl", "table_1", "non-local is best and slow", "Non-local attention achieves the best results in re-id benchmarks, but comes with high inference costs, as we will show in our experiments.",
-          "Judged as: AGW is better and slower than HAC and C-NL in all four cases of Table I; the paper's own single block and its ties with circle loss say otherwise.", "II",
+    Claim("cnl", "table_1", "non-local is best and slow",
+          "Non-local attention achieves the best results in re-id benchmarks, but comes with high inference costs, as we will show in our "
+          "experiments.",
+          "Judged as: AGW is better and slower than HAC and C-NL in all four cases of Table I; the paper's own single block and its ties with "
+          "circle loss say otherwise.", "II",
           all_of(in_every_case(lambda channel, agw: better(agw, channel)), in_every_case(faster),
                  *(better(row_name("agw", (6, 8, 14), circle=True), row_name(block, (6, 8, 14), circle=True)) for block in CHANNEL_WISE))),
 ]
@@ -250,31 +296,42 @@ ACCURACY += [
 AGW_ROWS = [at("agw", *here) for here, _ in CASES]
 
 ACCURACY += [
-    Claim("cnl", "table_1", "some good blocks are too slow", "some well-performing attention blocks used in the state of the art are subject to inference costs that are far too high to justify their use for mobile "
-          "robotic applications", "Judged as: some network with AGW, or with RAGA or ABD at 8, is better than ResNet-50 and costs more than 19 %.", "Abstract",
+    Claim("cnl", "table_1", "some good blocks are too slow",
+          "some well-performing attention blocks used in the state of the art are subject to inference costs that are far too high to justify their "
+          "use for mobile robotic applications",
+          "Judged as: some network with AGW, or with RAGA or ABD at 8, is better than ResNet-50 and costs more than 19 %.", "Abstract",
           any_of(*(all_of(better(row, "ResNet-50"), beyond(row, TOO_SLOW)) for row in (*AGW_ROWS, at("raga", 8), at("abd", 8))))),
-    Claim("cnl", "table_1", "the three branches are a benefit", "The benefit of non-local attention blocks are, however, the three-branch layout to appropriately weight the features in the value branch",
+    Claim("cnl", "table_1", "the three branches are a benefit",
+          "The benefit of non-local attention blocks are, however, the three-branch layout to appropriately weight the features in the value branch",
           "Judged as: C-NL, which has the branches, is better than HAC, which has not, with one, two and three blocks.", "III-B",
           all_of(*(better(at("cnl", *there), at("hac", *there)) for _, there in CASES))),
 ]
 
 # %% ../../../nbs/cnl/04_claims.ipynb #28a63cc7
 ACCURACY += [
-    Claim("cnl", "table_1", "three C-NL blocks far exceed ResNet-101", "the re-identification performance far exceeds that of ResNet-101 (mAP 0.8806 ± 0.0007 vs. 0.8707 ± 0.0006)",
+    Claim("cnl", "table_1", "three C-NL blocks far exceed ResNet-101",
+          "the re-identification performance far exceeds that of ResNet-101 (mAP 0.8806 ± 0.0007 vs. 0.8707 ± 0.0006)",
           "Judged as: by more than 0.5 points.", "IV-D", better(CNL_3, "ResNet-101", by=FAR)),
-    Claim("cnl", "figure_1", "a large margin for only 5 %", "surpassing the performance of the ResNet-101 by a large margin, while slowing down the inference by only 5%",
-          "Judged as: by more than 0.5 points, for at most 5.5 % more latency.", "VI", all_of(better(CNL_3, "ResNet-101", by=FAR), within(CNL_3, MARGINAL))),
-    Claim("cnl", "figure_1", "C-NL keeps up at little cost", "an attention block that only slightly affects the inference speed while keeping up with much deeper networks or more complex attention blocks in terms of "
-          "re-identification accuracy", "Judged as: three C-NL blocks are not worse than ResNet-101 nor than three AGW blocks by 0.5 points, for at most 9.5 %.", "Abstract",
+    Claim("cnl", "figure_1", "a large margin for only 5 %",
+          "surpassing the performance of the ResNet-101 by a large margin, while slowing down the inference by only 5%",
+          "Judged as: by more than 0.5 points, for at most 5.5 % more latency.", "VI",
+          all_of(better(CNL_3, "ResNet-101", by=FAR), within(CNL_3, MARGINAL))),
+    Claim("cnl", "figure_1", "C-NL keeps up at little cost",
+          "an attention block that only slightly affects the inference speed while keeping up with much deeper networks or more complex attention "
+          "blocks in terms of re-identification accuracy",
+          "Judged as: three C-NL blocks are not worse than ResNet-101 nor than three AGW blocks by 0.5 points, for at most 9.5 %.", "Abstract",
           all_of(keeps_up(CNL_3, "ResNet-101"), keeps_up(CNL_3, at("agw", 6, 8, 14)), slight(CNL_3))),
 ]
 
 # %% ../../../nbs/cnl/04_claims.ipynb #d6342d53
 ACCURACY += [
-    Claim("cnl", "figure_1", "the rules significantly improve ResNet-50", "a set of rules for where and what type of attention should be integrated into a ResNet-50 to significantly improve re-id performance while only "
-          "slightly affecting inference speed", "Judged as: C-NL at 6, 8, 14 is better than ResNet-50 by more than 0.5 points, for at most 9.5 %.", "I",
+    Claim("cnl", "figure_1", "the rules significantly improve ResNet-50",
+          "a set of rules for where and what type of attention should be integrated into a ResNet-50 to significantly improve re-id performance "
+          "while only slightly affecting inference speed",
+          "Judged as: C-NL at 6, 8, 14 is better than ResNet-50 by more than 0.5 points, for at most 9.5 %.", "I",
           all_of(better(CNL_3, "ResNet-50", by=FAR), slight(CNL_3))),
-    Claim("cnl", "table_1", "the design is cheap and good", "this design leads to low computational costs and achieves a high re-id performance",
+    Claim("cnl", "table_1", "the design is cheap and good",
+          "this design leads to low computational costs and achieves a high re-id performance",
           "Judged as: C-NL at 8, at 8, 14 and at 6, 8, 14 is each better than ResNet-101, for at most 9.5 %.", "III-B",
           all_of(*(part for row in (CNL_1, CNL_2, CNL_3) for part in (better(row, "ResNet-101"), slight(row))))),
 ]
@@ -283,13 +340,19 @@ ACCURACY += [
 AFFORDABLE = [(at(block, *there), at("agw", *here)) for here, there in CASES for block in CHANNEL_WISE]
 
 ACCURACY += [
-    Claim("cnl", "table_1", "better without a significant slow-down", "we can improve the re-id performance with attention blocks without any significant slowdown in inference speed, if we find the right kind of "
-          "attention blocks", "Judged as: some row of HAC or C-NL in Table I is better than ResNet-50, for at most 9.5 %.", "I",
+    Claim("cnl", "table_1", "better without a significant slow-down",
+          "we can improve the re-id performance with attention blocks without any significant slowdown in inference speed, if we find the right "
+          "kind of attention blocks",
+          "Judged as: some row of HAC or C-NL in Table I is better than ResNet-50, for at most 9.5 %.", "I",
           any_of(*(all_of(better(row, "ResNet-50"), slight(row)) for row, _ in AFFORDABLE))),
-    Claim("cnl", "table_1", "few positions are as good as many layers", "it is possible to integrate attention blocks at only few positions in a ResNet-50 to achieve similar performance to much deeper networks or "
-          "computationally demanding attention blocks, while only marginally affecting the inference speed", "Judged as: some row of HAC or C-NL is not worse than ResNet-101, nor than as many AGW blocks, by 0.5 points, for at "
-          "most 5.5 %.", "II", any_of(*(all_of(keeps_up(row, "ResNet-101"), keeps_up(row, agw), within(row, MARGINAL)) for row, agw in AFFORDABLE))),
-    Claim("cnl", "figure_1", "the best trade-off", "at which locations this attention block should be integrated into the architecture in order to achieve the best trade-off between speed and accuracy",
+    Claim("cnl", "table_1", "few positions are as good as many layers",
+          "it is possible to integrate attention blocks at only few positions in a ResNet-50 to achieve similar performance to much deeper networks "
+          "or computationally demanding attention blocks, while only marginally affecting the inference speed",
+          "Judged as: some row of HAC or C-NL is not worse than ResNet-101, nor than as many AGW blocks, by 0.5 points, for at most 5.5 %.", "II",
+          any_of(*(all_of(keeps_up(row, "ResNet-101"), keeps_up(row, agw), within(row, MARGINAL)) for row, agw in AFFORDABLE))),
+    Claim("cnl", "figure_1", "the best trade-off",
+          "at which locations this attention block should be integrated into the architecture in order to achieve the best trade-off between speed "
+          "and accuracy",
           "Judged as: against C-NL at 6, 8, 14 every other network of Figure 1 is slower or worse.", "Abstract",
           all_of(*(any_of(faster(CNL_3, v.row), better(CNL_3, v.row)) for v in VARIANTS if not v.circle and v.row != CNL_3))),
 ]
@@ -301,44 +364,65 @@ def circle(block: str) -> str:
 
 def same_network(evidence: Evidence) -> Verdict:
     """Networks trained with circle loss have the parameters and multiply-adds of those trained with cross-entropy."""
-    values = [[evidence.cell("table_1", row, f"added {what}")["value"] for row in (circle(block), at(block, 6, 8, 14))] for block in COMPARED for what in ("parameters", "MACs")]
+    values = [[evidence.cell("table_1", row, f"added {what}")["value"] for row in (circle(block), at(block, 6, 8, 14))]
+              for block in COMPARED for what in ("parameters", "MACs")]
     return judge(1e-6 - max(abs(with_circle - without) for with_circle, without in values), 0.0, "exact count")
 
 # %% ../../../nbs/cnl/04_claims.ipynb #e4c9d951
 LIFTED = CIRCLE_BASELINE.row
 
 ACCURACY += [
-    Claim("cnl", "table_1", "circle loss lifts the baseline for free", "By using a large-margin loss function, the recognition rate is increased without affecting the inference speed.",
-          "Judged as: ResNet-50 is better with circle loss, and networks of Table I have the same parameters and multiply-adds with either loss.", "IV-E", all_of(better(LIFTED, "ResNet-50"), same_network)),
-    Claim("cnl", "table_1", "circle loss complements attention", "the combination of a large-margin loss function and few attention blocks at suitable positions complement each other very well and boosts the "
-          "performance further", "Judged as: HAC, AGW and C-NL at 6, 8, 14 with circle loss are each better than with cross-entropy, and than ResNet-50 with circle loss.", "IV-E",
-          all_of(*(better(circle(block), alone) for block in COMPARED for alone in (at(block, 6, 8, 14), LIFTED)))),
-    Claim("cnl", "table_1", "circle loss was beneficial", "we employ circle loss, as it showed to be beneficial in our previous experiment", "Judged as: better than cross-entropy for HAC, AGW and C-NL at 6, 8, 14.", "V",
+    Claim("cnl", "table_1", "circle loss lifts the baseline for free",
+          "By using a large-margin loss function, the recognition rate is increased without affecting the inference speed.",
+          "Judged as: ResNet-50 is better with circle loss, and networks of Table I have the same parameters and multiply-adds with either loss.",
+          "IV-E", all_of(better(LIFTED, "ResNet-50"), same_network)),
+    Claim("cnl", "table_1", "circle loss complements attention",
+          "the combination of a large-margin loss function and few attention blocks at suitable positions complement each other very well and "
+          "boosts the performance further",
+          "Judged as: HAC, AGW and C-NL at 6, 8, 14 with circle loss are each better than with cross-entropy, and than ResNet-50 with circle loss.",
+          "IV-E", all_of(*(better(circle(block), alone) for block in COMPARED for alone in (at(block, 6, 8, 14), LIFTED)))),
+    Claim("cnl", "table_1", "circle loss was beneficial",
+          "we employ circle loss, as it showed to be beneficial in our previous experiment",
+          "Judged as: better than cross-entropy for HAC, AGW and C-NL at 6, 8, 14.", "V",
           all_of(*(better(circle(block), at(block, 6, 8, 14)) for block in COMPARED))),
-    Claim("cnl", "table_1", "circle loss improves C-NL", "Combining this architectural modification with a large-margin loss function further improved the re-identification ability.",
+    Claim("cnl", "table_1", "circle loss improves C-NL",
+          "Combining this architectural modification with a large-margin loss function further improved the re-identification ability.",
           "Judged for C-NL at 6, 8, 14.", "VI", better(circle("cnl"), CNL_3)),
 ]
 
 # %% ../../../nbs/cnl/04_claims.ipynb #900cd036
 ACCURACY += [
-    Claim("cnl", "table_1", "C-NL matches AGW and is faster", "The proposed C-NL attention block matches the performance of the much more costly AGW non-local attention block, while being faster during inference",
-          "Judged with circle loss, as a difference under 0.5 points.", "IV-E", all_of(similar(circle("cnl"), circle("agw")), faster(circle("cnl"), circle("agw")))),
-    Claim("cnl", "table_1", "C-NL exceeds HAC", "performs 1.6σ worse in this setup, the modifications of the C-NL attention block building on the channel-wise attention block setup of HAC proved effective",
-          "Judged with circle loss, as: HAC is worse than C-NL beyond the spread of the difference (the printed 1.6 is in units of HAC's own spread).", "VI", better(circle("cnl"), circle("hac"))),
+    Claim("cnl", "table_1", "C-NL matches AGW and is faster",
+          "The proposed C-NL attention block matches the performance of the much more costly AGW non-local attention block, while being faster "
+          "during inference",
+          "Judged with circle loss, as a difference under 0.5 points.", "IV-E",
+          all_of(similar(circle("cnl"), circle("agw")), faster(circle("cnl"), circle("agw")))),
+    Claim("cnl", "table_1", "C-NL exceeds HAC",
+          "performs 1.6σ worse in this setup, the modifications of the C-NL attention block building on the channel-wise attention block setup of "
+          "HAC proved effective",
+          "Judged with circle loss, as: HAC is worse than C-NL beyond the spread of the difference (the printed 1.6 is in units of HAC's own "
+          "spread).", "VI", better(circle("cnl"), circle("hac"))),
 ]
 
 # %% ../../../nbs/cnl/04_claims.ipynb #2af19f1b
 EACH = [at(block, p) for block in (*CHANNEL_WISE, *NON_LOCAL) for p in ENDS]
 
 SEARCH = [
-    Claim("cnl", "figure_5", "some positions should not be considered", "positions where inference with attention blocks is slower than ResNet-101 but does not match its performance, or where its performance is even "
-          "worse than ResNet-50", "Judged as: there is a position of the first sort, and one of the second.", "Fig. 5",
-          all_of(any_of(*(all_of(faster("ResNet-101", row), better("ResNet-101", row)) for row in EACH)), any_of(*(better("ResNet-50", row) for row in EACH)))),
-    Claim("cnl", "figure_5", "the best single positions", "HAC [23] @ 8 ... AGW [35] @ 7 ... C-NL @ 8", "Judged as: no other single position of these kinds is better than the one that Table I lists by more than 0.15 points.", "Table I",
+    Claim("cnl", "figure_5", "some positions should not be considered",
+          "positions where inference with attention blocks is slower than ResNet-101 but does not match its performance, or where its performance "
+          "is even worse than ResNet-50",
+          "Judged as: there is a position of the first sort, and one of the second.", "Fig. 5",
+          all_of(any_of(*(all_of(faster("ResNet-101", row), better("ResNet-101", row)) for row in EACH)),
+                 any_of(*(better("ResNet-50", row) for row in EACH)))),
+    Claim("cnl", "figure_5", "the best single positions",
+          "HAC [23] @ 8 ... AGW [35] @ 7 ... C-NL @ 8",
+          "Judged as: no other single position of these kinds is better than the one that Table I lists by more than 0.15 points.", "Table I",
           all_of(*(no_gain(at(block, p), row) for block, row in zip(COMPARED, ONE_BLOCK) for p in range(1, 18) if at(block, p) != row)), "gpu"),
-    Claim("cnl", "table_1", "combinations improve further", "whether combinations of computationally effective channel-wise attention blocks at different positions can further improve the performance",
-          "Asked by the paper as a question; judged as: for HAC and for C-NL, the pair or the triple of Table I is better than its single block.", "IV-D",
-          all_of(*(any_of(*(better(at(block, *more), at(block, 8)) for more in ((8, 14), (6, 8, 14)))) for block in CHANNEL_WISE))),
+    Claim("cnl", "table_1", "combinations improve further",
+          "whether combinations of computationally effective channel-wise attention blocks at different positions can further improve the "
+          "performance",
+          "Asked by the paper as a question; judged as: for HAC and for C-NL, the pair or the triple of Table I is better than its single block.",
+          "IV-D", all_of(*(any_of(*(better(at(block, *more), at(block, 8)) for more in ((8, 14), (6, 8, 14)))) for block in CHANNEL_WISE))),
 ]
 
 # %% ../../../nbs/cnl/04_claims.ipynb #08e89a2a
@@ -347,33 +431,48 @@ def rule(name: str, by: float = 0.0) -> Predicate:
     return lambda evidence: positive(evidence, ("search", name, "gain"), by)
 
 SEARCH += [
-    Claim("cnl", "search", "take good single positions", "Select positions where the single-position performance is good (see Fig. 5).",
+    Claim("cnl", "search", "take good single positions",
+          "Select positions where the single-position performance is good (see Fig. 5).",
           "Judged as: of two pairs of a kind, the one whose single positions score more is better on average.", "IV-D", rule("good singles")),
-    Claim("cnl", "search", "ends of stages are slightly better", "Most often, positions at the end of each stage seem to perform slightly better than earlier positions in each stage.",
+    Claim("cnl", "search", "ends of stages are slightly better",
+          "Most often, positions at the end of each stage seem to perform slightly better than earlier positions in each stage.",
           "Judged as: in more than half of the comparisons of single blocks.", "IV-D", rule("stage ends"), "gpu"),
-    Claim("cnl", "search", "keep them apart", "The distance between selected positions should be large.",
-          "Judged as: of two pairs of a kind with a common position, the wider brings more beyond what its single blocks do, on average.", "IV-D", rule("far apart")),
-    Claim("cnl", "search", "different stages", "Positions in different ResNet stages should be preferred.",
-          "Judged as: of two pairs of a kind with a common position, the one across two stages brings more beyond its single blocks, on average.", "IV-D", rule("different stages"), "gpu"),
+    Claim("cnl", "search", "keep them apart",
+          "The distance between selected positions should be large.",
+          "Judged as: of two pairs of a kind with a common position, the wider brings more beyond what its single blocks do, on average.", "IV-D",
+          rule("far apart")),
+    Claim("cnl", "search", "different stages",
+          "Positions in different ResNet stages should be preferred.",
+          "Judged as: of two pairs of a kind with a common position, the one across two stages brings more beyond its single blocks, on average.",
+          "IV-D", rule("different stages"), "gpu"),
 ]
 
 # %% ../../../nbs/cnl/04_claims.ipynb #732e02ac
 SEARCH += [
-    Claim("cnl", "search", "mixed types are slightly better", "A combination of different types of attention (channel-wise, non-local) performs slightly better than single-type combinations",
+    Claim("cnl", "search", "mixed types are slightly better",
+          "A combination of different types of attention (channel-wise, non-local) performs slightly better than single-type combinations",
           "Judged with AGW as the partner, in pairs at 8 and 14, on average.", "IV-D", rule("mixed types")),
-    Claim("cnl", "figure_4", "mixed types are not worth it", "is not worth it for robotic applications due to the computational cost of non-local attention blocks",
-          "Judged as: one AGW block, at 8 or at 14, costs more than the pair of C-NL.", "IV-D", all_of(*(faster(CNL_2, at("agw", p)) for p in (8, 14)))),
-    Claim("cnl", "search", "more than three bring nothing", "Using the same type of attention block at more than three positions did not improve the results further.",
-          "Judged as: the best four HAC or C-NL blocks of the search are not better than the best three by more than 0.15 points, on average.", "IV-D", rule("three are enough", by=-NO_GAIN), "night"),
+    Claim("cnl", "figure_4", "mixed types are not worth it",
+          "is not worth it for robotic applications due to the computational cost of non-local attention blocks",
+          "Judged as: one AGW block, at 8 or at 14, costs more than the pair of C-NL.", "IV-D",
+          all_of(*(faster(CNL_2, at("agw", p)) for p in (8, 14)))),
+    Claim("cnl", "search", "more than three bring nothing",
+          "Using the same type of attention block at more than three positions did not improve the results further.",
+          "Judged as: the best four HAC or C-NL blocks of the search are not better than the best three by more than 0.15 points, on average.",
+          "IV-D", rule("three are enough", by=-NO_GAIN), "night"),
 ]
 
 # %% ../../../nbs/cnl/04_claims.ipynb #028b98f9
 SEARCH += [
-    Claim("cnl", "ablation", "attention everywhere is questionable", "the common practice of adding attention to each residual block should be questioned",
+    Claim("cnl", "ablation", "attention everywhere is questionable",
+          "the common practice of adding attention to each residual block should be questioned",
           "Judged as: C-NL and AGW after each of the 16 residual blocks are slower than at 6, 8, 14 and not better by more than 0.15 points.", "VI",
-          all_of(*(part for each in EVERYWHERE for part in (faster(at(each.block, 6, 8, 14), each.row), no_gain(each.row, at(each.block, 6, 8, 14))))), "night"),
-    Claim("cnl", "ablation", "attention on the raw input does not help", "Applying attention blocks directly on the input is somewhat questionable and has shown to not improve the performance in our experiments.",
-          "Judged as: ResNet-50 with HAC or with C-NL on the picture is not better than without by more than 0.15 points.", "Fig. 3", all_of(*(no_gain(row, "ResNet-50") for row in RAW)), "night"),
+          all_of(*(part for each in EVERYWHERE for part in (faster(at(each.block, 6, 8, 14), each.row), no_gain(each.row, at(each.block, 6, 8, 14))))),
+          "night"),
+    Claim("cnl", "ablation", "attention on the raw input does not help",
+          "Applying attention blocks directly on the input is somewhat questionable and has shown to not improve the performance in our experiments.",
+          "Judged as: ResNet-50 with HAC or with C-NL on the picture is not better than without by more than 0.15 points.", "Fig. 3",
+          all_of(*(no_gain(row, "ResNet-50") for row in RAW)), "night"),
 ]
 
 # %% ../../../nbs/cnl/04_claims.ipynb #319dd360
@@ -385,8 +484,8 @@ def unbeaten(block: str, *positions: int) -> Predicate:
 PAIR = "The best results of the NAS for each type of attention block was achieved for a pair of attention blocks at positions 8 and 14"
 TRIPLE = "The best results of the NAS for each type of attention block was achieved for ... the triplet of attention blocks at positions 6, 8, and 14"
 
-SEARCH += [Claim("cnl", "search", f"the best {words} of {BLOCK_NAMES[block]}", quote, f"Judged for {BLOCK_NAMES[block]}: better than the best other {words} of our search.", "IV-D",
-                 unbeaten(block, *positions), "night")
+SEARCH += [Claim("cnl", "search", f"the best {words} of {BLOCK_NAMES[block]}", quote,
+                 f"Judged for {BLOCK_NAMES[block]}: better than the best other {words} of our search.", "IV-D", unbeaten(block, *positions), "night")
            for block in CHANNEL_WISE for words, quote, positions in (("pair", PAIR, (8, 14)), ("triple", TRIPLE, (6, 8, 14)))]
 
 # %% ../../../nbs/cnl/04_claims.ipynb #ba4c8fdc
@@ -395,12 +494,19 @@ def mobile(network: str, block: str, *positions: int) -> str:
     return f"{LABELS[network]}, {row_name(block, positions)}"
 
 MOBILE = [
-    Claim("cnl", "mobile", "the knowledge is transferable", "the gained knowledge about integration of attention blocks is also transferable to other similar architectures",
+    Claim("cnl", "mobile", "the knowledge is transferable",
+          "the gained knowledge about integration of attention blocks is also transferable to other similar architectures",
           "Judged as: C-NL at the counterparts of 6, 8, 14 improves ShuffleNet V2 and MobileNet V3, for at most 9.5 % of their latency.", "II",
-          all_of(*(part for network, places in COUNTERPARTS.items() for row in [mobile(network, "cnl", *places)] for part in (better(row, LABELS[network]), slight(row)))), "night"),
-    Claim("cnl", "mobile", "one channel-wise block is sufficient there too", "if a single channel-wise attention block is sufficient for these architectures as well",
-          "Asked by the paper as a question; judged as: one block of HAC or of C-NL at the counterpart of 8 improves ShuffleNet V2, and one improves MobileNet V3.", "VI",
-          all_of(*(any_of(*(better(mobile(network, block, places[1]), LABELS[network]) for block in CHANNEL_WISE)) for network, places in COUNTERPARTS.items())), "night"),
+          all_of(*(part for network, places in COUNTERPARTS.items() for row in [mobile(network, "cnl", *places)]
+                   for part in (better(row, LABELS[network]), slight(row)))),
+          "night"),
+    Claim("cnl", "mobile", "one channel-wise block is sufficient there too",
+          "if a single channel-wise attention block is sufficient for these architectures as well",
+          "Asked by the paper as a question; judged as: one block of HAC or of C-NL at the counterpart of 8 improves ShuffleNet V2, and one "
+          "improves MobileNet V3.", "VI",
+          all_of(*(any_of(*(better(mobile(network, block, places[1]), LABELS[network]) for block in CHANNEL_WISE))
+                   for network, places in COUNTERPARTS.items())),
+          "night"),
 ]
 
 # %% ../../../nbs/cnl/04_claims.ipynb #5baf9b63
@@ -414,61 +520,106 @@ def unjudged(artefact: str, name: str, section: str, quote: str, needs: str) -> 
 
 # %% ../../../nbs/cnl/04_claims.ipynb #dde9bd77
 OPEN = [
-    unjudged("figure_1", "real time is no problem on a Jetson", "I", "real-time deep-learning-based feature extraction on a mobile robot is no longer a problem due to the availability of specialized GPU devices",
+    unjudged("figure_1", "real time is no problem on a Jetson", "I",
+             "real-time deep-learning-based feature extraction on a mobile robot is no longer a problem due to the availability of specialized GPU "
+             "devices",
              "such a board, with the other networks of a robot on it"),
-    unjudged("figure_1", "the baseline runs on robots", "IV-A", "which we also deploy in real-time on our mobile robots", "the robot"),
-    unjudged("figure_4", "sixteen people are a worst case", "IV-B", "we consider as a good worst-case estimate for crowded scenes, like in hospital hallways", "counts of people in hospital hallways"),
-    unjudged("mobile", "mobile networks are fast on Jetson", "VI", "neural architectures designed for mobile devices that have shown fast inference speed on Jetson hardware", "a Jetson; the artefact mobile measures this machine"),
-    unjudged("table_2", "tracking and clinics profit", "VI", "This will help the robot to better keep track of its users and will consequently improve clinical applications", "a tracker, a robot and patients"),
-    unjudged("table_2", "the robot's pictures are different", "V", "This results in completely different images, which differ in perspective, occlusions, lighting conditions, and contrast from the typical benchmark datasets.",
-             "the real pictures, which are private: in our twins these differences were drawn on purpose, and the chapter From benchmark to robot measures them"),
+    unjudged("figure_1", "the baseline runs on robots", "IV-A",
+             "which we also deploy in real-time on our mobile robots", "the robot"),
+    unjudged("figure_4", "sixteen people are a worst case", "IV-B",
+             "we consider as a good worst-case estimate for crowded scenes, like in hospital hallways",
+             "counts of people in hospital hallways"),
+    unjudged("mobile", "mobile networks are fast on Jetson", "VI",
+             "neural architectures designed for mobile devices that have shown fast inference speed on Jetson hardware",
+             "a Jetson; the artefact mobile measures this machine"),
+    unjudged("table_2", "tracking and clinics profit", "VI",
+             "This will help the robot to better keep track of its users and will consequently improve clinical applications",
+             "a tracker, a robot and patients"),
+    unjudged("table_2", "the robot's pictures are different", "V",
+             "This results in completely different images, which differ in perspective, occlusions, lighting conditions, and contrast from the "
+             "typical benchmark datasets.",
+             "the real pictures, which are private: in our twins these differences were drawn on purpose, and the chapter From benchmark to robot "
+             "measures them"),
 ]
 
 # %% ../../../nbs/cnl/04_claims.ipynb #246c48f7
 OPEN += [
-    unjudged("table_1", "results do not hang on hyper-parameters", "IV-A", "all hyper-parameters are tuned, such that the reported results are trustworthy and not a fragment of the choice of hyper-parameters",
+    unjudged("table_1", "results do not hang on hyper-parameters", "IV-A",
+             "all hyper-parameters are tuned, such that the reported results are trustworthy and not a fragment of the choice of hyper-parameters",
              "a search of hyper-parameters for every variant; here all share one recipe, fixed beforehand"),
-    unjudged("figure_4", "speed does not depend on the dataset", "IV-B", "the inference speed does not depend on the dataset, but only on the input image size",
+    unjudged("figure_4", "speed does not depend on the dataset", "IV-B",
+             "the inference speed does not depend on the dataset, but only on the input image size",
              "a measurement fed with the pictures of two datasets; ours feeds the same random numbers to every network"),
-    unjudged("search", "the best pair and triple of AGW", "IV-D", PAIR, "a search that grows AGW, RAGA and ABD; ours grows what its latency budget affords"),
-    unjudged("mobile", "the same rules apply to mobile networks", "VI", "We are curious if the same design rules apply", "a search of positions in mobile networks; ours trains the counterparts of the paper's positions alone"),
+    unjudged("search", "the best pair and triple of AGW", "IV-D",
+             PAIR,
+             "a search that grows AGW, RAGA and ABD; ours grows what its latency budget affords"),
+    unjudged("mobile", "the same rules apply to mobile networks", "VI",
+             "We are curious if the same design rules apply",
+             "a search of positions in mobile networks; ours trains the counterparts of the paper's positions alone"),
 ]
 
 # %% ../../../nbs/cnl/04_claims.ipynb #ed858d16
 OPEN += [
-    unjudged("table_2", "few identities are an issue", "V", "Especially the small amount of different identities can be an issue, otherwise.", "runs with fewer and more training identities"),
-    unjudged("table_2", "fifty people are a good trade-off", "V", "we found this number to be a good trade-off between the amount of work needed to record the data and the amount of data available for a deep-learning approach",
+    unjudged("table_2", "few identities are an issue", "V",
+             "Especially the small amount of different identities can be an issue, otherwise.",
+             "runs with fewer and more training identities"),
+    unjudged("table_2", "fifty people are a good trade-off", "V",
+             "we found this number to be a good trade-off between the amount of work needed to record the data and the amount of data available for "
+             "a deep-learning approach",
              "runs with other numbers of people, and the hours that recording them takes"),
-    unjudged("table_2", "attention tells look-alikes apart", "VI", "enable the extracted re-id features to better discriminate individuals in difficult cases where individuals look very similar",
+    unjudged("table_2", "attention tells look-alikes apart", "VI",
+             "enable the extracted re-id features to better discriminate individuals in difficult cases where individuals look very similar",
              "a test split of look-alikes; the twins' world could draw one, and none is drawn so far"),
 ]
 
 # %% ../../../nbs/cnl/04_claims.ipynb #f7f266d2
 OPEN += [
-    unjudged("figure_5", "LAG is clearly worse than HAC", "III-A", "its attention block clearly underachieved in comparison to HAC", "LAG's block, taken from the repository that the paper names; it is not built here"),
-    unjudged("figure_2", "HAC is cheap because it pools early", "III-B", "Its low inference costs are a result of the early reduction of the spatial resolution by global average pooling.",
+    unjudged("figure_5", "LAG is clearly worse than HAC", "III-A",
+             "its attention block clearly underachieved in comparison to HAC",
+             "LAG's block, taken from the repository that the paper names; it is not built here"),
+    unjudged("figure_2", "HAC is cheap because it pools early", "III-B",
+             "Its low inference costs are a result of the early reduction of the spatial resolution by global average pooling.",
              "HAC without its pooling, measured beside it; it is not built here"),
-    unjudged("figure_5", "between residual blocks is best", "III-A", "the performance (with channel-wise attention) improves most when attention blocks are inserted between residual blocks",
+    unjudged("figure_5", "between residual blocks is best", "III-A",
+             "the performance (with channel-wise attention) improves most when attention blocks are inserted between residual blocks",
              "blocks inside residual blocks; here all stand between them, SE too"),
-    unjudged("figure_5", "spatial attention alone is weak", "II", "Spatial attention often does not perform that well on re-id benchmarks unless it is used in combination with other attention blocks.",
+    unjudged("figure_5", "spatial attention alone is weak", "II",
+             "Spatial attention often does not perform that well on re-id benchmarks unless it is used in combination with other attention blocks.",
              "a spatial block, alone and in combination; none of those here is one"),
 ]
 
 # %% ../../../nbs/cnl/04_claims.ipynb #ccdbad2c
 OPEN += [
-    unjudged("figure_1", "masks cost inference time", "II", "This requires an additional network for extracting a foreground mask, which comes at an additional inference cost.", "a network for masks, measured beside these"),
-    unjudged("figure_1", "attributes need another network", "II", "To be able to utilize attributes would require an additional network for attribute extraction.", "a network for attributes, measured beside these"),
-    unjudged("figure_1", "several scales are slow", "II", "Multi-scale approaches require significantly more operations, and therefore slow down inference", "a network with several scales, counted and measured beside these"),
-    unjudged("figure_1", "better baselines cost more", "IV-A", "better results can be achieved on Market-1501 with more elaborate baselines. But these baselines come with architectural modifications, which result in higher computational "
-             "costs.", "such baselines, trained and measured beside this one"),
-    unjudged("figure_1", "several frames are better", "IV-A", "by integrating several time frames, like in [62], or other costly techniques, better benchmark results could be achieved", "a method for several frames, and data that has them"),
+    unjudged("figure_1", "masks cost inference time", "II",
+             "This requires an additional network for extracting a foreground mask, which comes at an additional inference cost.",
+             "a network for masks, measured beside these"),
+    unjudged("figure_1", "attributes need another network", "II",
+             "To be able to utilize attributes would require an additional network for attribute extraction.",
+             "a network for attributes, measured beside these"),
+    unjudged("figure_1", "several scales are slow", "II",
+             "Multi-scale approaches require significantly more operations, and therefore slow down inference",
+             "a network with several scales, counted and measured beside these"),
+    unjudged("figure_1", "better baselines cost more", "IV-A",
+             "better results can be achieved on Market-1501 with more elaborate baselines. But these baselines come with architectural "
+             "modifications, which result in higher computational costs.",
+             "such baselines, trained and measured beside this one"),
+    unjudged("figure_1", "several frames are better", "IV-A",
+             "by integrating several time frames, like in [62], or other costly techniques, better benchmark results could be achieved",
+             "a method for several frames, and data that has them"),
 ]
 
 # %% ../../../nbs/cnl/04_claims.ipynb #2df73656
 OPEN += [
-    unjudged("figure_1", "slow-downs are neglected", "II", "The drawback of adding attention blocks, namely slowing down inference, is completely neglected in the current state of the art.", "a survey of the literature of 2022"),
-    unjudged("figure_1", "the trade-off is neglected", "I", "the tradeoff between inference speed and re-id performance for different attention blocks, which is neglected in the current state of the art", "a survey of the literature of 2022"),
-    unjudged("search", "few positions were not considered", "VI", "inference cost is widely neglected, and adding attention blocks at only few positions was not considered so far", "a survey of the literature of 2022"),
+    unjudged("figure_1", "slow-downs are neglected", "II",
+             "The drawback of adding attention blocks, namely slowing down inference, is completely neglected in the current state of the art.",
+             "a survey of the literature of 2022"),
+    unjudged("figure_1", "the trade-off is neglected", "I",
+             "the tradeoff between inference speed and re-id performance for different attention blocks, which is neglected in the current state of "
+             "the art",
+             "a survey of the literature of 2022"),
+    unjudged("search", "few positions were not considered", "VI",
+             "inference cost is widely neglected, and adding attention blocks at only few positions was not considered so far",
+             "a survey of the literature of 2022"),
 ]
 
 CLAIMS = SPEED + ACCURACY + SEARCH + MOBILE + robot.CLAIMS + OPEN
