@@ -86,14 +86,13 @@ def _label(artefact: str) -> str:
     return artefact.replace("_", " ").capitalize()
 
 def _told_apart(cells: pd.DataFrame) -> pd.DataFrame:
-    """The cells with the status `formula` where they match no printed number, and a note where two runs measured the same."""
-    cells = cells.assign(status=cells.status.mask((cells.status == "match") & (cells.paper_text == ""), "formula"))
+    """The cells with the status `formula` where they match no printed number, and in a column `again` what other runs measured in the same place."""
+    formula = (cells.status == "match") & (cells.paper_text == "")
+    cells = cells.assign(status=cells.status.mask(formula, "formula"), again="")
     for _, same in cells[(cells.value != "") & (cells.run != "")].groupby(["paper", "row", "column", "kind"], sort=False):
-        if same.run.nunique() > 1:
-            for cell in same.itertuples():
-                others = same[same.run != cell.run].drop_duplicates("run")
-                notes = [f"Another run, for {_label(other.artefact)}: {number(other.value, other.spread)}." for other in others.itertuples()]
-                cells.loc[cell.Index, "note"] = " ".join([part for part in [cell.note] if part] + notes)
+        for cell in same.itertuples():
+            others = same[same.run != cell.run].drop_duplicates("run").itertuples()
+            cells.loc[cell.Index, "again"] = "; ".join(f"another run, for {_label(other.artefact)}: {number(other.value, other.spread)}" for other in others)
     return cells
 
 # %% ../nbs/laboratory/report.ipynb #82115579
@@ -363,6 +362,11 @@ def _derived(cells: pd.DataFrame) -> pd.Series:
     """Which cells have a reference that the paper does not print."""
     return (cells.paper_text == "") & (cells.paper_value != "")
 
+def _footnotes(cells: pd.DataFrame) -> pd.Series:
+    """A footnote a cell, often empty: its note (unless that says how a reference was derived), and what another run measured."""
+    note, again = cells.note.mask(_derived(cells), ""), cells["again"] if "again" in cells else pd.Series("", cells.index)
+    return note.str.cat(again, sep="; ").str.strip("; ")
+
 def _heading(cells: pd.DataFrame) -> str:
     """What stands over a column's reference numbers; empty where there are none."""
     derived = cells[_derived(cells)]
@@ -373,7 +377,7 @@ def _heading(cells: pd.DataFrame) -> str:
 # %% ../nbs/laboratory/report.ipynb #80d8bba0
 def comparison(cells: pd.DataFrame) -> dict:
     """The wide table of one artefact: `columns` (name, unit, kind, direction, printed, seeds) and `rows` of cells."""
-    cells = cells.assign(line=cells.groupby(["row", "column", "unit", "kind"]).cumcount())
+    cells = cells.assign(line=cells.groupby(["row", "column", "unit", "kind"]).cumcount(), footnote=_footnotes(cells))
     columns = []
     for (name, unit, kind), group in cells.groupby(["column", "unit", "kind"], sort=False):
         seeds = set(group.seeds[group.value != ""]) if kind == "trained" else set()
@@ -381,8 +385,7 @@ def comparison(cells: pd.DataFrame) -> dict:
                         "heading": _heading(group), "printed": _heading(group) != "",
                         "places": column_places(list(group.value), list(group.paper_text), list(group.spread)),
                         "seeds": _seeds(seeds.pop()) if len(seeds) == 1 else ""})
-    footnotes = cells.note[(cells.note != "") & ~_derived(cells)]
-    notes = {note: index for index, note in enumerate(dict.fromkeys(footnotes), 1)}
+    notes = {note: index for index, note in enumerate(dict.fromkeys(cells.footnote[cells.footnote != ""]), 1)}
     rows = []
     for (name, _), group in cells.groupby(["row", "line"], sort=False):
         found = {(cell.column, cell.unit, cell.kind): cell for cell in group.itertuples()}
@@ -411,10 +414,11 @@ def _shown(cell, column: dict, notes: dict) -> dict | None:
     if cell is None:
         return None
     label = cell.status.replace("needs-data", "needs dataset").replace("gpu", "GPU").replace("-", " ")
+    footnote = getattr(cell, "footnote", "")
     ours = number(cell.value, cell.spread, column["places"])
     seeds = _seeds(cell.seeds) if cell.kind == "trained" and ours and not column["seeds"] else ""
     return {"key": f"cell-{cell.Index}", "paper": _printed(cell, column["places"]), "ours": ours, "status": cell.status,
-            "sign": STATUSES[cell.status][0], "label": label, "seeds": seeds, "note": notes.get(cell.note, ""),
+            "sign": STATUSES[cell.status][0], "label": label, "seeds": seeds, "note": notes.get(footnote, ""),
             "borrowed": cell.protocol.partition(BORROWED)[2],
             "derived": not cell.paper_text and cell.paper_value != "",
             "source": cell.source if cell.paper_text and cell.source != "own" else ""}
@@ -1030,7 +1034,8 @@ def _ledger(cells: pd.DataFrame, outputs: Path) -> list[dict]:
     lines = []
     for cell in cells.itertuples():
         line = _shown(cell, {"seeds": "in a column of its own", "places": None}, {})
-        line |= {name: getattr(cell, name) for name in ("row", "column", "unit", "kind", "note")}
+        line |= {name: getattr(cell, name) for name in ("row", "column", "unit", "kind")}
+        line["note"] = "; ".join(filter(None, [cell.note, cell.again]))
         runs = [(run, _run_address(outputs, cell.paper, run)) for run in cell.run.split()]
         lines.append(line | {"runs": runs, "origin": [cell.seeds, cell.dataset, cell.weights, cell.protocol]})
     return lines
