@@ -363,3 +363,62 @@ def test_a_derived_reference_is_never_shown_as_printed(outputs):
     columns = {column["name"]: column["heading"] for column in comparison(cells[cells["artefact"] == "table_1"])["columns"]}
     assert columns["added"] == "Formula" and columns["column trained"] == "Paper"
     Page(text)
+
+
+def one(**values):
+    """A list of one or more cells, every column filled."""
+    return pd.DataFrame([values] if not isinstance(values.get("row"), list) else values).reindex(columns=CELL_COLUMNS).fillna("").assign(paper="cnl")
+
+
+def written(tmp_path, cells, claims=None):
+    """The page of a folder with these cells."""
+    cells.to_csv(tmp_path / "cells.csv", index=False)
+    if claims is not None:
+        claims.to_csv(tmp_path / "claims.csv", index=False)
+    return Page(write_report(tmp_path).read_text(encoding="utf-8"))
+
+
+def test_agreement_with_a_formula_is_no_match_with_the_paper(tmp_path):
+    cells = one(artefact="table_1", row=["a", "b", "c"], column="n", kind="architecture", status="match", value="17",
+                paper_text=["17", "", ""], paper_value="17", source=["own", "formula", "formula"])
+    words = written(tmp_path, cells).words
+    assert "3 numbers: ✓ 1 matches, ≡ 2 equal our own formula." in words
+    assert "1 of 1 architecture number of Table 1 (cnl) matches the paper" in words
+
+
+def test_no_number_is_counted_in_two_lines_of_what_is_open(tmp_path):
+    cells = one(artefact="table_1", row=list("abcd"), column="mAP", kind="trained", value=["0.1", "", "", "0.2"],
+                status=["shown", "left-out", "needs-gpu", "not-published"])
+    cells.to_csv(tmp_path / "cells.csv", index=False)
+    counts = [item["text"].split()[0] for item in report.still_open(report.read_outputs(tmp_path)) if "artefact" not in item["text"]]
+    assert counts[:4] == ["1", "1", "1", "1"]
+
+
+def test_rows_that_share_no_column_are_tables_of_their_own():
+    cells = one(row=["a", "b", "data", "a", "c"], column=["mAP", "mAP", "images", "best", "best"])
+    assert [sorted(set(part["row"])) for part in report.subjects(cells)] == [["a", "b", "c"], ["data"]]
+    assert sum(map(len, report.subjects(cells))) == len(cells)
+
+
+def test_a_number_that_two_runs_measured_says_so_in_both_places(tmp_path):
+    cells = one(artefact=["table_1", "ablation"], row=["x", "x"], column="slow-down", kind="hardware", value=["1.006", "1.058"], spread="0.01",
+                paper_value=["1.046", ""], status=["shown", "not-published"], run=["one", "two"])
+    words = written(tmp_path, cells).words
+    assert "another run, for Ablation: 1.058 ± 0.010" in words and "another run, for Table 1: 1.006 ± 0.010" in words
+    assert "another run" not in written(tmp_path, cells.assign(run="one")).words
+
+
+def test_a_borrowed_number_names_the_row_that_was_measured(tmp_path):
+    cells = one(artefact="figure_4", row=["HAC @ 7", "HAC @ 8", "HAC @ 9"], column="speed", kind="hardware", value=["2", "2", ""],
+                status=["not-published", "not-published", "left-out"], protocol=["eager, batch 1, measured as HAC @ 8", "eager, batch 1", ""])
+    words = written(tmp_path, cells).words
+    assert "as HAC @ 8" in words and "Ours, hardware: protocol eager, batch 1." in words
+    caption = report._caption(cells)
+    assert "2 of the 3 rows" in caption and "1 row of these borrowed" in caption
+
+
+def test_claims_that_are_not_judged_are_folded_and_still_there(tmp_path):
+    page = written(tmp_path, one(artefact="table_1", row="a", column="mAP", kind="trained", status="left-out"), sample_claims())
+    start = page.words.index("1 claim not judged at this preset")
+    assert page.words.index("The claim that is undecided.", page.words.index("Claims 4 claims")) < start
+    assert "The claim that is not here." in page.words[start:]
