@@ -288,6 +288,23 @@ def test_published_counts_agree_with_each_other():
         assert counted.get("identities", registry.info(name).identities) == registry.info(name).identities
 
 
+RANK_1 = {   # AT-USTC's Tables 3 and 5, all rows
+    "DT-ST": [95.02, 96.95, 97.04, 97.44, 97.76, 89.32, 93.55, 92.00, 96.35, 94.53, 94.16, 92.89, 93.38, 92.32, 91.86],
+    "DT-LT": [32.99, 33.68, 35.31, 33.14, 36.75, 32.15, 34.17, 30.17, 41.15, 31.80, 30.37, 36.65, 38.92, 37.34],
+    "NT-ST": [74.53, 78.71, 79.35, 79.72, 81.32, 63.69, 68.79, 69.71, 72.14, 73.15, 72.87, 70.23, 66.76, 71.77, 71.34],
+    "NT-LT": [38.89, 38.64, 38.19, 36.89, 39.54, 33.75, 36.50, 36.79, 36.00, 30.60, 31.90, 36.10, 38.04, 38.54],
+    "AD-ST": [38.05, 40.78, 45.16, 46.61, 50.25, 29.78, 32.45, 37.61, 42.28, 47.18, 46.34, 41.43, 41.79, 48.61, 50.06],
+    "AD-LT": [25.92, 23.44, 27.15, 26.15, 29.21, 20.93, 24.34, 23.46, 27.43, 25.52, 29.41, 28.33, 30.11, 31.66]}
+
+
+@pytest.mark.parametrize("scenario", RANK_1)
+def test_valid_queries_are_the_smallest_number_that_the_published_digits_allow(scenario):
+    values = np.array(RANK_1[scenario])
+    counts = np.arange(1, at_ustc.VALID[scenario] + 1)[:, None]
+    whole = (np.round(100 * np.round(values * counts / 100) / counts, 2) == values).all(axis=1)
+    assert np.flatnonzero(whole).tolist() == [at_ustc.VALID[scenario] - 1]
+
+
 def test_sysu_leaves_out_people_of_no_list(tmp_path):
     make_sysu_mm01(tmp_path)
     dataset = sysu_mm01.load(tmp_path)
