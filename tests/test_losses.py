@@ -151,11 +151,12 @@ def cases(x, pids=PIDS, weight=None):
     """Every loss as a function of B x C features, with 4 x C class weights or centers."""
     weight = torch.linspace(-1, 1, 4 * x.shape[1], dtype=x.dtype).view(4, -1).sin() if weight is None else weight
     return {"cross_entropy": lambda f: losses.cross_entropy(f[:, :4], pids), "triplet": lambda f: losses.triplet(f, pids),
-            "soft_triplet": lambda f: losses.soft_triplet(f, pids), "center": lambda f: losses.center(f, pids, weight), "circle_pairs": lambda f: losses.circle_pairs(f, pids),
+            "soft_triplet": lambda f: losses.soft_triplet(f, pids),
+            "center": lambda f: losses.center(f, pids, weight), "circle_pairs": lambda f: losses.circle_pairs(f, pids),
             "circle_classes": lambda f: losses.circle_classes(f, weight, pids)}
 
 
-@pytest.mark.parametrize("name", ["cross_entropy", "triplet", "center"])
+@pytest.mark.parametrize("name", ["cross_entropy", "triplet", "soft_triplet", "center"])
 def test_gradient_by_finite_differences(name, features):
     assert torch.autograd.gradcheck(cases(features)[name], features.requires_grad_())
 
@@ -172,7 +173,7 @@ def test_identical_embeddings_have_a_finite_gradient(name, x):
 
 
 @pytest.mark.parametrize("pids", [torch.zeros(4, dtype=torch.long), torch.arange(4)], ids=["one identity", "one image each"])
-@pytest.mark.parametrize("name", ["triplet", "circle_pairs"])
+@pytest.mark.parametrize("name", ["triplet", "soft_triplet", "circle_pairs"])
 def test_batches_without_negatives_or_positives(name, pids):
     x = torch.randn(4, 6, requires_grad=True)
     value = losses.LOSSES[name](x, pids)
