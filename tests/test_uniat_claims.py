@@ -9,7 +9,7 @@ from reid_nb.cells import paper_cells
 from reid_nb.claims import Evidence
 from reid_nb.papers.uniat.claims import CLAIMS, DATASET, OPEN, QUOTED
 from reid_nb.papers.uniat.experts import LAYOUTS
-from reid_nb.papers.uniat.scenarios import SCENARIOS
+from reid_nb.protocols import SCENARIOS
 
 JUDGED = [claim for claim in CLAIMS if claim not in OPEN]
 COUNTS = [claim for claim in DATASET if claim.artefact in ("figure_3", "figure_4")]
