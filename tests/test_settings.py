@@ -215,8 +215,9 @@ def test_what_is_not_there_is_named():
         protocols.anytime("noon")
     with pytest.raises(ReidError, match="at_ustc/DT-ST: 3 embeddings for a test table of 300"):
         evaluate(get("at_ustc/DT-ST"), np.ones((3, 2)), TABLE)
-    with pytest.raises(ReidError, match="lacks the column 'part'"):
-        evaluate(get("at_ustc/DT-ST"), FEATURES, TABLE)
+    for name in ("at_ustc/DT-ST", "regdb/visible-to-thermal", "prcc/same-clothes", "ltcc/cloth-changing/released"):
+        with pytest.raises(ReidError, match="lacks the column 'part'"):
+            evaluate(get(name), FEATURES, TABLE)
     with pytest.raises(ReidError, match="no record of the test table is a query"):
         evaluate(get("at_ustc/DT-ST"), FEATURES, TABLE.assign(part="validation"))
     with pytest.raises(ReidError, match=r"needs the column 'seqid'.*bbox.txt"):
