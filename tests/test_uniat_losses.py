@@ -7,7 +7,8 @@ import torch
 
 from reid_nb.errors import ReidError, UsageError
 from reid_nb.papers.uniat.losses import ScenarioLoss, attribute_weights, build, hdw, scenario_losses, without_own_outfits
-from reid_nb.papers.uniat.scenarios import PAPER, RELEASED, SCENARIOS, Switches, class_count
+from reid_nb.papers.uniat.scenarios import PAPER, RELEASED, Switches, class_count
+from reid_nb.protocols import SCENARIOS
 from reid_nb.transforms import Classes
 
 CLASSES = Classes(3, 6, (0, 0, 1, 1, 1, 2))

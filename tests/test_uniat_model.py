@@ -12,9 +12,10 @@ from reid_nb.backbones import count_parameters, load_matching
 from reid_nb.errors import ReidError, UsageError
 from reid_nb.papers.uniat import model as model_module
 from reid_nb.papers.uniat.experts import EXPERTS, LAYOUTS, Experts, Gate, added_parameters, grouped, layout
-from reid_nb.papers.uniat.model import (PAPER_CLASSES, ScenarioHeads, imagenet_weights, inventory, multiply_adds, paper_size, plain_vit, resize_positions,
+from reid_nb.papers.uniat.model import (PAPER_CLASSES, ScenarioHeads, inventory, multiply_adds, paper_size, plain_vit, resize_positions,
                                         vit_trunk)
-from reid_nb.papers.uniat.scenarios import IR, PAPER, RELEASED, RGB, SCENARIOS, SEEN, Switches, attributes, scenario_of, switches_of
+from reid_nb.papers.uniat.scenarios import IR, PAPER, RELEASED, RGB, SEEN, Switches, attributes, scenario_of, switches_of
+from reid_nb.protocols import SCENARIOS
 from reid_nb.recipes import Recipe, build_criterion, build_model
 from reid_nb.transforms import MODALITIES, Classes
 
@@ -299,14 +300,12 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
 def test_imagenet_weights_are_taken_from_the_cache_alone(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    with pytest.raises(ReidError, match="Nothing is downloaded by itself"):
-        imagenet_weights()
-    cached = tmp_path / "cached.safetensors"
-    cached.write_bytes(b"")
+    with pytest.raises(ReidError, match="vit_base_patch16_224.orig_in21k_ft_in1k.*Nothing is downloaded by itself"):
+        vit_trunk(**TINY, weights="imagenet")
+    cached = tmp_path / "cached.pth"
+    torch.save(plain_vit("vit_base_patch16_224", (64, 32), 0.0, embed_dim=48, depth=2, num_heads=2).state_dict(), cached)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: str(cached))
-    assert imagenet_weights() == cached
-    with pytest.raises(UsageError, match="vit_fantastic"):
-        imagenet_weights("vit_fantastic")
+    assert torch.equal(vit_trunk(**TINY, weights="imagenet").vit.norm.weight, torch.load(cached)["norm.weight"])
 
 
 # ---- bad arguments

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from ...cells import tolerance
 from ...claims import MIN_SEEDS, Claim, Evidence, Verdict, all_of, below, judge, trained_above
-from .scenarios import SCENARIOS
+from ...protocols import SCENARIOS
 
 # %% ../../../nbs/uniat/04_claims.ipynb #cfb506e0
 def above(evidence: Evidence, artefact: str, a: str, b: str, columns: Iterable[str], by: float = 0.0) -> Verdict:

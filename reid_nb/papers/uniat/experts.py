@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from ...errors import UsageError, unknown
-from .scenarios import INTERVALS, MOMENTS, PAPER, SCENARIOS, Switches, attributes, switches_of
+from .scenarios import INTERVALS, MOMENTS, PAPER, Switches, attributes, switches_of
+from ...protocols import SCENARIOS
 
 # %% ../../../nbs/uniat/02_experts.ipynb #dea894b8
 @dataclass(frozen=True)

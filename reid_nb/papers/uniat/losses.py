@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from ...errors import ReidError, unknown
-from .scenarios import INTERVALS, MOMENTS, PAPER, SCENARIOS, SEEN, Switches, attributes, switches_of
+from .scenarios import INTERVALS, MOMENTS, PAPER, SEEN, Switches, attributes, switches_of
+from ...protocols import SCENARIOS
 from ...transforms import Classes
 
 # %% ../../../nbs/uniat/03_balancing.ipynb #2bfd41af
