@@ -295,7 +295,7 @@ def test_figure_3_states_the_positions_of_the_model(cells):
 
 
 def test_table_1_is_whole_and_the_papers_arithmetic_holds(cells):
-    table = cells.loc["table_1"]
+    table = cells.loc["table_1"].drop("ResNet-50 (circle loss)")   # cited in the text, no row of the table
     printed = table[table.paper_text != ""]
     assert len(table.index.unique("row")) == 12 and len(printed) == 24
     assert (printed.paper_text.astype(float) == printed.paper_value).all()
