@@ -295,7 +295,7 @@ def test_figure_3_states_the_positions_of_the_model(cells):
 
 
 def test_table_1_is_whole_and_the_papers_arithmetic_holds(cells):
-    table = cells.loc["table_1"]
+    table = cells.loc["table_1"].drop("ResNet-50 (circle loss)")   # cited in the text, no row of the table
     printed = table[table.paper_text != ""]
     cited = table[table.source == "cited"].index.unique("row").tolist()   # the loss without attention, from the text
     assert cited == ["ResNet-50 (circle loss)"] and len(table.index.unique("row")) == 12 + 1 and len(printed) == 24 + 1
