@@ -1,11 +1,11 @@
 """The sentences of `cnl`: in the paper's words; borne out by its numbers, but for those that contradict them; refuted by the opposite; left open by noise and gaps."""
-import re
 from functools import cache
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from quotations import plain, stands_in
 from reid_nb.cells import paper_cells
 from reid_nb.claims import Evidence
 from reid_nb.files import project_root
@@ -31,23 +31,6 @@ CONTRADICTED = {   # by the paper's own numbers or words: what `judge` says of t
 
 
 # ---------------------------------------------------------------- the paper's words
-def plain(text):
-    """Text without mark-up: formulas as characters, single spaces, no hyphens at line ends."""
-    text = re.sub(r"<sup>.*?</sup>|\$|\*", "", text).replace(r"\pm", "±").replace(r"\sigma", "σ").replace(r"\times", "×")
-    return re.sub(r"\s+", " ", text).replace("( ", "(").replace(" )", ")").replace(" .", ".")
-
-
-def stands_in(quote, text):
-    """Whether the parts of a quotation, between "...", stand in the text in their order."""
-    found = 0
-    for part in plain(quote).split("..."):
-        found = text.find(part.strip(), found)
-        if found < 0:
-            return False
-        found += len(part.strip())
-    return True
-
-
 @pytest.mark.skipif(not PAPER.is_file(), reason="the paper's text is not there")
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
 def test_a_quotation_is_one(claim):

@@ -5,15 +5,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from quotations import plain, stands_in
 from reid_nb.cells import paper_cells
 from reid_nb.claims import Evidence
+from reid_nb.files import project_root
 from reid_nb.papers.uniat.claims import CLAIMS, DATASET, OPEN, QUOTED
 from reid_nb.papers.uniat.experts import LAYOUTS
 from reid_nb.protocols import SCENARIOS
 
+PAPER = project_root().parent / "shared" / "papers" / "uni_at.txt"
 JUDGED = [claim for claim in CLAIMS if claim not in OPEN]
 COUNTS = [claim for claim in DATASET if claim.artefact in ("figure_3", "figure_4")]
 EXACT = [*COUNTS, *(claim for claim in CLAIMS if claim.name in ("MoAE is efficient in parameters", "unselected experts are not computed"))]
+
+
+@pytest.mark.skipif(not PAPER.is_file(), reason="the paper's text is not there")
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
+def test_a_quotation_is_one(claim):
+    assert stands_in(claim.quote, plain(PAPER.read_text(encoding="utf-8")))
 
 
 @cache
