@@ -170,7 +170,8 @@ class Plan:
         return self.artefacts[name]
 
 # %% ../nbs/laboratory/plans.ipynb #53d98e93
-PAPERS = {"cnl": "A Little Bit Attention Is All You Need for Person Re-Identification"}
+PAPERS = {"cnl": "A Little Bit Attention Is All You Need for Person Re-Identification",
+          "uniat": "Towards Anytime Retrieval: A Benchmark for Anytime Person Re-Identification"}
 
 def load_plan(paper: str, preset_name: str, seeds: int | None = None) -> Plan:
     """The plan of `paper` at a preset before anything has run; `seeds` replaces the preset's own number of seeds."""
