@@ -181,6 +181,8 @@ def search(query_image: str | Path, folder: str | Path, run: str | Path) -> pd.D
     model, record = load_trained(run), read_json((Path(run) if Path(run).is_dir() else Path(run).parent) / "recipe.json")
     table = pd.DataFrame({"path": [str(query_image.resolve()), *(str(path.resolve()) for path in others)]})
     found = extract(model, table, folder, tuple(record["recipe"]["image_size"]))
+    if found.ndim == 3:   # a head a scenario: the last one expects the least, both modalities and other clothes (Li et al., AT-ReID, Section 4.1)
+        found = found[:, -1]
     distance = cosine_distances(found[:1], found[1:])[0]
     order = np.argsort(distance, kind="stable")
     return pd.DataFrame({"rank": np.arange(1, len(order) + 1), "distance": distance[order],

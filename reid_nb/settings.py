@@ -217,6 +217,8 @@ def mixed_test(embeddings: np.ndarray, table: pd.DataFrame) -> Scores:
 def measured(name: str, embeddings: np.ndarray, table: pd.DataFrame) -> Scores:
     """The scores in the setting `name`, or in "at_ustc/mixed", of embeddings (test rows x C, or test rows x 6 x C: a head a scenario)."""
     scenario = "AD-LT" if name == MIXED else get(name).scenario
+    if embeddings.ndim == 3 and embeddings.shape[1] != len(SCENARIOS):
+        raise ReidError(f"{name}: embeddings of {embeddings.shape[1]} heads; a network has one for each of the {len(SCENARIOS)} scenarios, or one embedding for all.")
     answer = embeddings if embeddings.ndim == 2 else embeddings[:, SCENARIOS.index(scenario)]
     return mixed_test(answer, table) if name == MIXED else evaluate(get(name), answer, table)
 

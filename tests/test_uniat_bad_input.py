@@ -12,11 +12,16 @@ from test_training import make_dataset
 from reid_nb import runs, settings, training
 from reid_nb.datasets import at_ustc, deepchange, llcm, msmt17, regdb, registry
 from reid_nb.errors import ReidError, UsageError
+from reid_nb.papers.uniat.losses import build
+from reid_nb.papers.uniat.model import vit_trunk
 from reid_nb.papers.uniat.recipe import small
 from reid_nb.plans import PRESETS, Data, Plan, Train
 from reid_nb.protocols import SCENARIOS
 from reid_nb.records import Dataset
+from reid_nb.recipes import build_model
 from reid_nb.reproduce import check_ready
+from reid_nb.retrieval import search
+from reid_nb.transforms import Classes
 
 RECIPE = small("Uni-AT", epochs=1, batches=2, identities=2, images=4)
 
@@ -208,3 +213,43 @@ def test_a_setting_of_other_data_is_found_before_anything_is_rendered(monkeypatc
 def test_a_twin_of_an_unknown_size():
     with pytest.raises(UsageError, match="no size of the twin of at_ustc named 'smokee'. Did you mean 'smoke'"):
         runs.prepare(Data("at_ustc", "smokee"))
+
+
+# ---------------------------------------------------------------- networks and losses whose parts do not fit
+
+TINY = {"image_size": (64, 32), "embed_dim": 48, "depth": 2, "num_heads": 2}
+
+
+@pytest.mark.parametrize("arguments, told", [
+    ({"patch_sise": 8}, "no argument of vit_trunk named 'patch_sise'. Did you mean 'patch_size'"), ({"num_heads": 5}, "cannot be built with .*'num_heads': 5.*multiple of num_heads"),
+    ({"image_size": (60, 32)}, r"image_size=\(60, 32\) is no multiple of the patches of 16 x 16"), ({"patch_size": 24}, "no multiple of the patches of 24 x 24"),
+    ({"image_size": (64,)}, "height and width in pixels"), ({"image_size": (0, 32)}, "height and width in pixels"), ({"drop_path": 1.5}, "drop_path=1.5"), ({"tokens": 0}, "tokens=0")])
+def test_arguments_of_a_trunk_that_do_not_fit(arguments, told):
+    with pytest.raises(UsageError, match=told):
+        vit_trunk(**TINY | arguments)
+
+
+def test_six_heads_on_a_trunk_without_tokens():
+    recipe = RECIPE.scaled(model="reid_nb.backbones:resnet", model_args={"depth": 18, "width": 0.125})
+    model = build_model(recipe, Classes.of(3))
+    with pytest.raises(UsageError, match="2 x 64 x 4 x 2 where six heads need images x tokens x channels.*vit_trunk"):
+        model(training.torch.zeros(2, 3, 64, 32))
+
+
+@pytest.mark.parametrize("value", ["no", 0, None])
+def test_a_switch_that_is_neither_true_nor_false(value):
+    with pytest.raises(UsageError, match="losses, hdw: true or false is expected"):
+        build({"said": True, "hdw": value}, Classes.of(3))
+
+
+def test_a_search_with_six_heads_asks_the_one_for_unknown_scenarios(people, tmp_path):
+    dataset = people()
+    training.train(RECIPE, dataset, 0, tmp_path, threads=1, progress=False)
+    found = search(dataset.root / dataset.train["path"][0], dataset.root, tmp_path)
+    assert len(found) == len(dataset.train) - 1 and found["distance"].is_monotonic_increasing and found["distance"].between(0, 2).all()
+
+
+def test_embeddings_of_another_number_of_heads_are_named(copy):
+    table = settings.test_table(at_ustc.load(copy))
+    with pytest.raises(ReidError, match="at_ustc/DT-ST: embeddings of 4 heads.*6 scenarios"):
+        settings.measured("at_ustc/DT-ST", np.ones((len(table), 4, 2)), table)

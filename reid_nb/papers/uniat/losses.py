@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ...errors import ReidError, unknown
+from ...errors import ReidError, UsageError, unknown
 from .scenarios import INTERVALS, MOMENTS, PAPER, SEEN, Switches, attributes, switches_of
 from ...protocols import SCENARIOS
 from ...transforms import Classes
@@ -123,4 +123,6 @@ def build(losses: Mapping, classes: Classes) -> ScenarioLoss:
     for name in losses:
         if name not in ("said", "hdw", "switches"):
             raise unknown("option of the scenario loss", name, ("said", "hdw", "switches"))
+        if name != "switches" and not isinstance(losses[name], bool):
+            raise UsageError(f"losses, {name}: true or false is expected, got {losses[name]!r}.")
     return ScenarioLoss(bool(losses.get("said")), bool(losses.get("hdw")), classes, losses.get("switches", PAPER))

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['PAPER_CLASSES', 'repeat_token', 'resize_positions', 'load_pretrained', 'ScenarioFFN', 'start_experts',
-           'insert_experts', 'TokenTrunk', 'plain_vit', 'vit_trunk', 'ScenarioOutput', 'ScenarioHeads', 'paper_size',
-           'multiply_adds', 'inventory']
+           'insert_experts', 'TokenTrunk', 'check_vit_arguments', 'check_grid', 'plain_vit', 'vit_trunk',
+           'ScenarioOutput', 'ScenarioHeads', 'paper_size', 'multiply_adds', 'inventory']
 
 # %% ../../../nbs/uniat/01_six_tokens.ipynb #cef15f6a
+import inspect
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ...backbones import cached_weights, count_macs, read_weights
-from ...errors import ReidError, UsageError
+from ...errors import ReidError, UsageError, unknown
 from .experts import Experts, Gate
 from .scenarios import PAPER, Switches, class_count, switches_of
 from ...protocols import SCENARIOS
@@ -111,6 +112,26 @@ class TokenTrunk(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.vit.forward_features(images)[:, :self.tokens]
 
+# %% ../../../nbs/uniat/01_six_tokens.ipynb #c57f1b82
+def check_vit_arguments(image_size: tuple[int, int], drop_path: float, arguments: Mapping) -> None:
+    """Raise `UsageError` for a size or a rate that is none, or for an argument that timm's `VisionTransformer` does not have."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    known = inspect.signature(VisionTransformer).parameters
+    for argument in arguments:
+        if argument not in known:
+            raise unknown("argument of vit_trunk", argument, known)
+    if len(image_size) != 2 or min(image_size) < 1:
+        raise UsageError(f"image_size={tuple(image_size)}: height and width in pixels are needed, for example (256, 128).")
+    if not 0 <= drop_path < 1:
+        raise UsageError(f"drop_path={drop_path}: the share of left-out branches lies between 0 and 1 (the paper's: 0.2).")
+
+def check_grid(vit: nn.Module, image_size: tuple[int, int]) -> None:
+    """Raise `UsageError` unless patches cover the whole image."""
+    rows, columns = vit.patch_embed.patch_size
+    if image_size[0] % rows or image_size[1] % columns:
+        raise UsageError(f"image_size={tuple(image_size)} is no multiple of the patches of {rows} x {columns} pixels: the rest would never be looked at. Change image_size or patch_size.")
+
 # %% ../../../nbs/uniat/01_six_tokens.ipynb #8df570d6
 def plain_vit(name: str, image_size: tuple[int, int], drop_path: float, **arguments) -> nn.Module:
     """timm's ViT of that name for `image_size`, without a classifier; `UsageError` for a network of another kind."""
@@ -121,7 +142,12 @@ def plain_vit(name: str, image_size: tuple[int, int], drop_path: float, **argume
     no_vit = UsageError(f"{name} is no Vision Transformer with one CLS token and a table of positions. Use for example vit_base_patch16_224.")
     if not timm.model_entrypoint(name).__module__.endswith("vision_transformer"):
         raise no_vit
-    vit = timm.create_model(name, num_classes=0, global_pool="", img_size=tuple(image_size), drop_path_rate=drop_path, **arguments)
+    check_vit_arguments(image_size, drop_path, arguments)
+    try:
+        vit = timm.create_model(name, num_classes=0, global_pool="", img_size=tuple(image_size), drop_path_rate=drop_path, **arguments)
+    except (AssertionError, ValueError) as error:   # timm's words for sizes that do not go together
+        raise UsageError(f"{name} cannot be built with {arguments} ({error}). embed_dim has to be a multiple of num_heads, for example.") from None
+    check_grid(vit, image_size)
     if vit.cls_token is None or vit.num_reg_tokens or vit.pos_embed is None:
         raise no_vit
     return vit
@@ -138,6 +164,8 @@ def vit_trunk(name: str = "vit_base_patch16_224", tokens: int = 6, experts: str 
     Raises `UsageError` for arguments that do not fit together, `ReidError` for weights that are missing or do not fit.
     """
     switches = switches_of(switches)
+    if tokens < 1:
+        raise UsageError(f"tokens={tokens}: at least one is needed (6 for the six scenarios, 1 for all).")
     vit = plain_vit(name, image_size, drop_path, **timm_arguments)
     if weights is not None:
         load_pretrained(vit, cached_weights(f"{name}.orig_in21k_ft_in1k") if weights == "imagenet" else weights)
@@ -174,7 +202,10 @@ class ScenarioHeads(nn.Module):
             nn.init.normal_(classifier.weight, std=0.001)
 
     def forward(self, images: torch.Tensor) -> ScenarioOutput | torch.Tensor:
-        features = self.trunk(images).expand(-1, len(SCENARIOS), -1)
+        features = self.trunk(images)
+        if features.ndim != 3:
+            raise UsageError(f"The trunk gives {' x '.join(map(str, features.shape))} where six heads need images x tokens x channels. Use reid_nb.papers.uniat.model:vit_trunk.")
+        features = features.expand(-1, len(SCENARIOS), -1)
         embeddings = self.neck(features.flatten(1)).view_as(features)
         if not self.training:
             return embeddings
