@@ -129,7 +129,7 @@ def twin(dataset: str, folder: Path, size: str = "mini", seed: int = 0, workers:
 # %% ../nbs/laboratory/cli.ipynb #a5dd4f8b
 @app.command()
 def evaluate(features: Path, protocol: str = "market1501", metric: str = "cosine", ap: str = "rectangular"):
-    """Score embeddings: an .npz with query_embeddings, gallery_embeddings, query_pids, gallery_pids (and camids, paths)."""
+    """Score embeddings: an .npz with query_embeddings, gallery_embeddings, query_pids, gallery_pids (and camids, paths, clothes, modalities, seqids)."""
     from reid_nb import metrics, protocols
     from reid_nb.features import read_features
 

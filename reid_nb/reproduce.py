@@ -31,8 +31,8 @@ from .claims import Evidence, evaluate_claims
 from .errors import ReidError
 from .files import atomic, locked, outputs_root, read_json, write_json
 from .machine import available_cores
-from .plans import Plan, load_plan, slug
-from .runs import PARENT, current_plan, prepare, provenance, run_folder
+from .plans import ALONE, Plan, load_plan, slug
+from .runs import PARENT, check_settings, current_plan, prepare, provenance, run_folder
 from .warm import workshop
 
 # %% ../nbs/laboratory/reproduce.ipynb #6ea099ad
@@ -58,11 +58,11 @@ def finished_run(plan: Plan, name: str) -> str:
 
 # %% ../nbs/laboratory/reproduce.ipynb #abd29cbf
 def job_rules(plan: Plan, names: Sequence[str]) -> list[str]:
-    """Rules for the jobs: training takes its own threads and starts warm, a latency measurement takes the machine and a process that nobody used."""
+    """Rules for the jobs: training takes its own threads and starts warm, a measurement takes the machine and a process that nobody used."""
     rules = []
     for name in names:
         job = plan.job(name)
-        output, measured = finished_run(plan, name), job.kind == "profile"
+        output, measured = finished_run(plan, name), job.kind in ALONE
         log, words = f"{Path(output).parent}.log", ("run", plan.paper, name, "--preset", plan.preset.name, "--seeds", str(plan.seeds))
         call = f"{command(*words)} >{log} 2>&1" if measured else command(log, *words, entry="warm")
         rules.append(rule(f"run_{plan.paper}_{slug(name).replace('-', '_')}", [finished_run(plan, job.start)] if job.start else [],
@@ -304,7 +304,9 @@ def reproduce(papers: Sequence[str], preset: str, seeds: int | None = None, arte
 
 # %% ../nbs/laboratory/reproduce.ipynb #7fa2f246
 def check_ready(plan: Plan, snakemake_arguments: Sequence[str]) -> None:
-    """Raise `ReidError` where this machine lacks what the preset needs: a GPU (unless jobs go elsewhere), pretrained weights."""
+    """Raise `ReidError` where this machine lacks what the preset needs: a GPU (unless jobs go elsewhere), pretrained weights; or where a job's settings do not fit its data."""
+    for job in plan.jobs.values():
+        check_settings(job)
     elsewhere = any(word.split("=")[0] == "--executor" for word in snakemake_arguments)
     if plan.preset.device == "cuda" and not elsewhere:
         import torch

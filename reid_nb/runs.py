@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['EVALUATION', 'PACKAGES', 'PARENT', 'module_path', 'imported_modules', 'without_docstrings', 'source_of', 'code_hash',
-           'twin_module', 'twin_folder', 'prepare', 'real_dataset', 'fingerprint', 'ingredients', 'address',
-           'run_folder', 'git', 'installed', 'provenance', 'follow_parent', 'take_over', 'execute', 'score',
-           'weights_of', 'execute_train', 'execute_evaluate', 'builder', 'execute_profile', 'Run', 'load_run',
-           'finished', 'current_plan', 'Session', 'put_trained', 'Latency', 'latency', 'put_latency']
+           'twin_module', 'twin_folder', 'prepare', 'real_dataset', 'fingerprint', 'measuring', 'ingredients',
+           'address', 'run_folder', 'git', 'installed', 'provenance', 'follow_parent', 'take_over', 'check_settings',
+           'execute', 'score', 'weights_of', 'execute_train', 'execute_evaluate', 'builder', 'teller',
+           'execute_profile', 'execute_measure', 'Run', 'load_run', 'finished', 'current_plan', 'Session',
+           'put_trained', 'Latency', 'latency', 'put_latency']
 
 # %% ../nbs/laboratory/runs.ipynb #f009071e
 import ast
@@ -22,6 +23,7 @@ import shutil
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -34,7 +36,7 @@ from .datasets import registry
 from .errors import ReidError, UsageError, unknown
 from .files import atomic, outputs_root, project_root, read_json, sha256_of, write_json
 from .machine import available_cores, processor
-from .plans import Data, Evaluate, Plan, Profile, Train, load_plan, slug
+from .plans import ALONE, Data, Evaluate, Job, Measure, Plan, Profile, Train, load_plan, slug
 from .records import Dataset
 
 # %% ../nbs/laboratory/runs.ipynb #b49d522a
@@ -105,11 +107,15 @@ def twin_folder(data: Data) -> Path:
 def prepare(data: Data, workers: int = 2) -> Dataset:
     """The dataset; a twin is rendered first if need be (with progress).
 
-    Raises `ReidError` if a real one is asked for and is not here, is a twin, or lacks images that its authors published.
+    Raises `ReidError` if a real one is asked for and is not here, is a twin, or lacks images that its authors published; `UsageError` for a twin's size that
+    there is not.
     """
     if data.size is None:
         return real_dataset(data.dataset)
-    folder, twin = twin_folder(data), twin_module(data.dataset)
+    twin = twin_module(data.dataset)
+    if data.size not in twin.SIZES:
+        raise unknown(f"size of the twin of {data.dataset}", data.size, twin.SIZES)
+    folder = twin_folder(data)
     twin.write(folder, twin.SIZES[data.size], seed=data.seed, workers=workers)
     return registry.load(data.dataset, folder)
 
@@ -134,13 +140,17 @@ def fingerprint(data: Data) -> str:
 # %% ../nbs/laboratory/runs.ipynb #d2470e71
 EVALUATION = ("reid_nb.training", "reid_nb.retrieval", "reid_nb.settings")
 
-def ingredients(plan: Plan, job: Train | Evaluate | Profile) -> dict:
+def measuring(job: Profile | Measure) -> set[str]:
+    """The modules whose code decides what a measurement finds."""
+    if job.kind == "measure":
+        return {job.function.split(":")[0]}
+    return {"reid_nb.profiling", *(path.split(":")[0] for path, _ in job.candidates.values())}
+
+def ingredients(plan: Plan, job: Job) -> dict:
     """All that a job's outcome depends on, ready for JSON."""
-    if job.kind == "profile":
-        models = {path.split(":")[0] for path, _ in job.candidates.values()}
+    if job.kind in ALONE:
         spec = {key: value for key, value in dataclasses.asdict(job).items() if key not in ("name", "cost")}
-        return {**spec, "code": code_hash("reid_nb.profiling", *models),
-                "machine": processor(), "cores": available_cores()}
+        return {**spec, "code": code_hash(*measuring(job)), "machine": processor(), "cores": available_cores()}
     common = {"kind": job.kind, "data": fingerprint(job.data), "threads": job.threads, "settings": list(job.settings),
               "start": address(plan, job.start) if job.start else None}
     if job.kind == "evaluate":
@@ -216,16 +226,32 @@ def take_over(plan: Plan, folder: Path) -> bool:
         os.replace(partial, folder)
     return bool(found)
 
+# %% ../nbs/laboratory/runs.ipynb #31a2fc02
+def check_settings(job: Job) -> None:
+    """Raise `UsageError` unless every setting that a job is scored in is one of its dataset."""
+    from reid_nb import settings
+
+    if job.kind in ALONE:
+        return
+    mixed = [settings.MIXED] if job.data.dataset == "at_ustc" else []
+    known = [setting.name for setting in settings.of(job.data.dataset)] + mixed
+    for name in job.settings:
+        if name not in known:
+            raise UsageError(f"The job {job.name!r} is to be scored in {name!r}, which is no setting of {job.data.dataset}. Choose among {', '.join(known)}.")
+
 # %% ../nbs/laboratory/runs.ipynb #aa038845
 def execute(plan: Plan, name: str) -> Path:
     """Do the job unless it is done, here or at another preset; returns the run's folder."""
-    folder, job = run_folder(plan, name), plan.job(name)
+    job = plan.job(name)
+    check_settings(job)
+    folder = run_folder(plan, name)
     if (folder / "run.json").is_file() or take_over(plan, folder):
         return folder
     if job.start:
         execute(plan, job.start)
     started = time.time()
-    do = {"train": execute_train, "evaluate": execute_evaluate, "profile": execute_profile}[job.kind]
+    do = {"train": execute_train, "evaluate": execute_evaluate, "profile": execute_profile,
+          "measure": execute_measure}[job.kind]
     result = do(plan, job, folder)
     write_json(folder / "run.json", {
         "paper": plan.paper, "preset": plan.preset.name, "name": name, "kind": job.kind, "hash": folder.name[-12:],
@@ -280,19 +306,29 @@ def builder(function: str, arguments: dict):
     module, _, name = function.partition(":")
     return lambda: ReIDModel(getattr(importlib.import_module(module), name)(**arguments), num_classes=1)
 
+def teller(folder: Path) -> Callable[[int, int], None]:
+    """A function of (done, total) that tells the batch how far a measurement is."""
+    return lambda done, total: write_json(folder / "progress.json", {"epoch": done, "of": total})
+
 def execute_profile(plan: Plan, job: Profile, folder: Path) -> dict:
     """Measure the candidates; writes `latency.csv` and returns what `run.json` says about it."""
     from reid_nb import profiling
 
-    def progress(done: int, total: int):
-        write_json(folder / "progress.json", {"epoch": done, "of": total})
-
     builders = {row: builder(*candidate) for row, candidate in job.candidates.items()}
     measured = profiling.compare(builders, next(iter(builders)), job.backends, job.batch, job.image_size, job.rounds,
-                                 progress=progress)
+                                 progress=teller(folder))
     with atomic(folder / "latency.csv") as partial:
         measured.to_csv(partial, index=False)
     return {"conditions": measured.attrs["machine"], "batch": job.batch, "image_size": list(job.image_size), "rounds": job.rounds}
+
+# %% ../nbs/laboratory/runs.ipynb #8ced287e
+def execute_measure(plan: Plan, job: Measure, folder: Path) -> dict:
+    """Let the job's function take its times; writes `times.csv` and returns what `run.json` says about it."""
+    module, _, name = job.function.partition(":")
+    measured = getattr(importlib.import_module(module), name)(**job.arguments, progress=teller(folder))
+    with atomic(folder / "times.csv") as partial:
+        measured.to_csv(partial, index=False)
+    return {"conditions": measured.attrs["machine"], "measured": measured.attrs["settings"]}
 
 # %% ../nbs/laboratory/runs.ipynb #e878236e
 @dataclasses.dataclass(frozen=True)
@@ -312,8 +348,11 @@ class Run:
         return pd.read_csv(self.folder / file)
 
     def score(self, name: str = "mAP", setting: str | None = None) -> float:
-        """A score in one of the run's settings (None: the first)."""
-        return self.record["scores"][setting or self.record["settings"][0]][name]
+        """A score in one of the run's settings (None: the first). `UsageError` for a setting that it was not scored in."""
+        setting = setting or self.record["settings"][0]
+        if setting not in self.record["scores"]:
+            raise unknown(f"setting of the run {self.name}", setting, self.record["scores"])
+        return self.record["scores"][setting][name]
 
 def load_run(plan: Plan, name: str) -> Run:
     """The finished run of a job. Raises `ReidError` with the command that makes it."""

@@ -5,7 +5,7 @@ import pytest
 from reid_nb.errors import ReidError
 from reid_nb.features import read_features
 from reid_nb.metrics import evaluate
-from reid_nb.protocols import ALL_PAIRS
+from reid_nb.protocols import ALL_PAIRS, get
 
 
 def arrays(**changes):
@@ -31,6 +31,9 @@ def test_reads_embeddings_and_tables(tmp_path):
     ({"query_pids": np.arange(6).reshape(3, 2)}, "query_pids has 2 dimensions"),
     ({"query_pids": np.array([1, np.nan, 2])}, "query_pids holds nan"),
     ({"query_pids": np.array([0.5, 1, 2])}, "query_pids holds 0.5"),
+    ({"query_clothes": np.array(["red", "red", "blue"])}, "query_clothes holds 'red'"),
+    ({"gallery_modalities": np.array(["rgb", "thermal", "ir"])}, "gallery_modalities holds .'thermal'.*'rgb' .colour. or 'ir'"),
+    ({"gallery_modalities": np.array(["rgb", "ir"])}, "differ in length"),
 ])
 def test_names_what_is_wrong(tmp_path, changes, words):
     np.savez(tmp_path / "f.npz", **arrays(**changes))
@@ -56,3 +59,15 @@ def test_a_file_that_is_no_archive(tmp_path):
     (tmp_path / "f.npz").write_bytes(b"not a zip")
     with pytest.raises(ReidError, match="f.npz cannot be read"):
         read_features(tmp_path / "f.npz")
+
+
+def test_scenarios_of_the_day_and_the_year_can_be_asked_for(tmp_path):
+    """Person 0 in another outfit by night, person 1 in the same one, person 2 in another one by day."""
+    more = {"query_clothes": np.array([1, 1, 1]), "query_modalities": np.array(["rgb"] * 3), "gallery_clothes": np.array([2, 1, 2]),
+            "gallery_modalities": np.array(["ir", "ir", "rgb"]), "gallery_camids": np.array([2, 2, 2])}
+    np.savez(tmp_path / "f.npz", **arrays(**more))
+    valid = {name: evaluate(*read_features(tmp_path / "f.npz"), get(name)).per_query["valid"].tolist() for name in ("AD-LT", "AD-ST", "DT-LT")}
+    assert valid == {"AD-LT": [True, False, False], "AD-ST": [False, True, False], "DT-LT": [False, False, True]}
+    np.savez(tmp_path / "g.npz", **arrays())
+    with pytest.raises(ReidError, match="AD-LT needs the column 'clothes'.*labels for clothes"):
+        evaluate(*read_features(tmp_path / "g.npz"), get("AD-LT"))

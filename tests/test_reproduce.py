@@ -52,6 +52,13 @@ def test_latency_takes_all_cores_and_training_its_own_threads(plan, tmp_path):
     assert "threads: 1\n" in text.split("rule run_cnl_c_nl_8_s0")[1].split("rule ")[0]
 
 
+def test_a_measurement_of_a_papers_own_takes_all_cores_too(plan, tmp_path):
+    text = reproduce.write_snakefile(tmp_path, [load_plan("uniat", "mini")], {"uniat": ["table_2"]}).read_text()
+    rule = text.split("rule run_uniat_times")[1].split("rule ")[0]
+    assert f"threads: {available_cores()}\n" in rule and "reid_nb.cli" in rule, "all cores, and a process that nobody used"
+    assert "reid_nb.warm" in text.split("rule run_uniat_moae_6_s0")[1].split("rule ")[0]
+
+
 def test_only_what_an_artefact_needs_is_done(plan):
     assert reproduce.needed(plan, ["figure_4"]) == ["latency"]
     assert {"latency", "trunk-s0", "c-nl-8-s0"} <= set(reproduce.needed(plan, ["table_1"]))

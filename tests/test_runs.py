@@ -1,5 +1,6 @@
 """A run's address: what changes it, what does not; and what a missing run says."""
 import dataclasses
+import sys
 from types import SimpleNamespace
 
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 from reid_nb import runs
 from reid_nb.cells import Sheet
 from reid_nb.errors import ReidError, UsageError
-from reid_nb.plans import PRESETS, Data, Evaluate, Plan, Train, load_plan, slug
+from reid_nb.plans import PRESETS, Data, Evaluate, Measure, Plan, Train, load_plan, slug
 from reid_nb.recipes import STRONG_BASELINE
 from reid_nb.runs import Latency, put_latency
 
@@ -74,6 +75,52 @@ def test_latency_of_another_machine_is_another_run(monkeypatch):
     here = runs.address(plan, "latency")
     monkeypatch.setattr(runs, "processor", lambda: "another processor")
     assert runs.address(plan, "latency") != here
+
+
+def test_a_latency_depends_on_these_and_no_more():
+    found = runs.ingredients(load_plan("cnl", "smoke"), load_plan("cnl", "smoke").job("latency"))
+    assert set(found) == {"candidates", "backends", "batch", "image_size", "rounds", "kind", "start", "data", "code", "machine", "cores"}
+
+
+TIMER = """
+import pandas as pd
+
+def take(names, progress):
+    progress(1, 2)
+    table = pd.DataFrame({"candidate": names, "ratio": 1.0})
+    table.attrs = {"machine": {"cores": 2}, "settings": {"batch": 4}}
+    return table
+"""
+
+
+@pytest.fixture
+def timed(monkeypatch, tmp_path):
+    """A function of (arguments of the job) that gives a plan whose only job measures with a module of its own."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "timer_of_a_test.py").write_text(TIMER)
+    runs.source_of.cache_clear()
+    yield lambda **changes: Plan("cnl", "title", PRESETS["smoke"], 1, {"m": Measure(**{"name": "m", "function": "timer_of_a_test:take", "arguments": {"names": ("a", "b")}} | changes)}, {})
+    sys.modules.pop("timer_of_a_test", None)
+    runs.source_of.cache_clear()
+
+
+def test_a_measurement_of_a_papers_own_is_a_run(timed):
+    plan = timed()
+    folder = runs.execute(plan, "m")
+    run = runs.load_run(plan, "m")
+    assert run.table("times.csv")["candidate"].tolist() == ["a", "b"] and runs.read_json(folder / "progress.json") == {"epoch": 1, "of": 2}
+    assert (run.record["kind"], run.record["measured"], run.record["conditions"]) == ("measure", {"batch": 4}, {"cores": 2})
+
+
+def test_a_measurement_follows_its_arguments_its_code_and_its_machine(timed, monkeypatch, tmp_path):
+    here = runs.address(timed(), "m")
+    assert here == runs.address(timed(cost=5.0), "m") != runs.address(timed(arguments={"names": ("a",)}), "m")
+    with monkeypatch.context() as patched:
+        patched.setattr(runs, "available_cores", lambda: 99)
+        assert runs.address(timed(), "m") != here
+    (tmp_path / "timer_of_a_test.py").write_text(TIMER.replace("1.0", "2.0"))
+    runs.source_of.cache_clear()
+    assert runs.address(timed(), "m") != here
 
 
 def test_a_run_that_is_not_done_names_the_command():

@@ -5,8 +5,10 @@ import pytest
 
 from reid_nb import settings
 from reid_nb.files import project_root
-from reid_nb.papers.uniat.plan import CROSS, METHODS, OWN, SIZES, SOURCES, job_name, plan, source
+from reid_nb.papers.uniat.experts import added_parameters
+from reid_nb.papers.uniat.plan import CROSS, DENSE, METHODS, OWN, SIZES, SOURCES, TIMES, job_name, plan, source
 from reid_nb.papers.uniat.recipe import ABLATION, RIVALS, UNIAT_RECIPE
+from reid_nb.papers.uniat.speed import TABLE_2
 from reid_nb.plans import PRESETS
 
 TABLES = {"table_1": SOURCES, "table_2": ["MS-ReID", *RIVALS, "MoAE 12"], "table_3": ABLATION, "table_4": ABLATION,
@@ -34,6 +36,8 @@ def test_every_trained_row_of_the_paper_has_its_jobs(made):
 
 def test_every_job_is_scored_in_settings_of_its_own_data(made):
     for job in made.jobs.values():
+        if job.kind == "measure":
+            continue
         names = [name for name in job.settings if name != "at_ustc/mixed"]
         assert names and all(settings.get(name).dataset == job.data.dataset for name in names)
     assert set(OWN) >= set(SOURCES.values()) and all(settings.get(name[0]).original for name in CROSS.values())
@@ -58,5 +62,25 @@ def test_the_papers_preset_is_the_papers_recipe():
 
 def test_twins_of_the_sizes_exist(made):
     from reid_nb.runs import twin_module
-    for data in {job.data for job in made.jobs.values()}:
+    for data in {job.data for job in made.jobs.values() if job.data}:
         assert data.size is None or data.size in twin_module(data.dataset).SIZES
+
+
+def test_times_are_measured_once_and_for_rows_that_there_are(made):
+    [job] = [job for job in made.jobs.values() if job.kind == "measure"]
+    assert job.name in made.artefact("table_2").needs and made.artefact("table_2").needs.count(job.name) == 1
+    names = job.arguments["names"]
+    assert set(names) <= {*TABLE_2, DENSE} and "MS-ReID" not in names and {"MoAE 12", DENSE} <= set(names)
+    if made.preset.name not in ("smoke", "mini"):
+        assert set(names) == {*TABLE_2, DENSE} - {"MS-ReID"}
+    assert ("embed_dim" in job.arguments) == (made.preset.name == "smoke"), "the paper's network at every preset but smoke"
+
+
+def test_two_networks_of_a_duel_fit_into_memory():
+    """Weights, gradients and momentum, four bytes each; what is left of 24 GB has to do for the activations."""
+    largest = max(added_parameters(TABLE_2[name.removesuffix(" (all computed)")]) for name in TIMES["night"]["names"])
+    assert (2 * 87_194_112 + largest) * 12 < 12e9
+
+
+def test_a_small_batch_is_never_larger_than_the_papers():
+    assert [TIMES[name]["batch"] for name in PRESETS] == sorted(TIMES[name]["batch"] for name in PRESETS) and TIMES["paper"]["batch"] == 64

@@ -43,7 +43,7 @@ def check_labels(table: pd.DataFrame, root: Path) -> None:
 # %% ../../nbs/foundations/06d_at_ustc.ipynb #e6cae952
 def read(root: Path) -> pd.DataFrame:
     """All images with their labels and flag, in no set yet. Raises `ReidError` for names and labels that cannot be right."""
-    paths = [path for path in images_below(root, "") if "/" in path]
+    paths = [path for path in images_below(root, "") if "/" in path or path.endswith((".jpg", ".png"))]
     table = labels_in(paths, NAME, SOURCE, root, EXAMPLE)
     table["modality"] = np.where(table["camid"] <= COLOUR_CAMERAS, "rgb", "ir")
     check_labels(table, root)

@@ -158,6 +158,9 @@ def dataset_of(source: Source, root: Path, train: pd.DataFrame, query: pd.DataFr
     shared = set(tables["train"]["pid"]) & set(pd.concat([tables["query"]["pid"], tables["gallery"]["pid"]]))
     if shared:
         raise ReidError(f"{root}: {len(shared)} people are trained and tested on, for example {min(shared)}. Unpack {source.title} again.")
+    twice = tables["query"]["path"][tables["query"]["path"].isin(tables["gallery"]["path"])]
+    if len(twice):
+        raise ReidError(f"{root / twice.iloc[0]} is a query and in the gallery ({len(twice)} such images). Correct the list that names it, or unpack {source.title} again.")
     return Dataset(source.name, root, **tables, origin="twin" if (root / "twin.json").is_file() else "real")
 
 # %% ../../nbs/foundations/06ca_reading.ipynb #320ed2d1

@@ -7,6 +7,7 @@ __all__ = ['REFERENCE', 'DENSE', 'TABLE_2', 'PHASES', 'all_experts', 'compute_al
            'training', 'random_batch', 'duel', 'measure']
 
 # %% ../../../nbs/uniat/03a_cost_of_experts.ipynb #582c273e
+import gc
 from collections.abc import Callable, Sequence
 from types import MethodType
 
@@ -98,6 +99,7 @@ def random_batch(batch: int, image_size: tuple[int, int], classes: Classes, devi
 # %% ../../../nbs/uniat/03a_cost_of_experts.ipynb #a7dda90f
 def duel(name: str, phase: str, batch: int, rounds: int, classes: Classes, device: torch.device, seed: int, **vit_arguments) -> pd.Series:
     """The ratio of one candidate's time to the reference's in one phase; a row of `measure`."""
+    gc.collect()   # the candidate before this one may lie about in cycles
     images, targets = random_batch(batch, vit_arguments.get("image_size", (256, 128)), classes, device, seed)
     runners = {}
     for each in dict.fromkeys((REFERENCE, name)):
@@ -128,7 +130,8 @@ def measure(names: Sequence[str] = tuple(TABLE_2), batch: int = 64, rounds: int 
         if phase not in PHASES:
             raise unknown("phase", phase, PHASES)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    settings = {"batch": batch, "rounds": rounds, "threads": threads or available_cores(), "device": place.type, "seed": seed, "reference": REFERENCE}
+    settings = {"batch": batch, "rounds": rounds, "threads": threads or available_cores(), "device": place.type, "seed": seed, "reference": REFERENCE,
+                "vit": vit_arguments}
     before, rows = torch.get_num_threads(), []
     torch.set_num_threads(settings["threads"])
     try:

@@ -1,0 +1,73 @@
+"""From a measurement to the cells of Table 2: what stands in a cell of time, and what it says about itself."""
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from reid_nb.cells import Sheet
+from reid_nb.errors import UsageError
+from reid_nb.papers.uniat.plan import DENSE
+from reid_nb.papers.uniat.speed import DENSE as BEHIND
+from reid_nb.papers.uniat.speed import PHASES
+from reid_nb.papers.uniat.tables import TIME_COLUMNS, conditions, experts_figure, put_times
+from reid_nb.plans import PRESETS
+from reid_nb.runs import Run
+
+RECORD = {"measured": {"batch": 4, "threads": 2, "device": "cpu", "vit": {}}, "conditions": {"cpu": "a processor", "gpu": None}}
+
+
+def session(**changes):
+    """A session whose measurement found 1.1 (1.05 to 1.25) for MoAE 12, noisy in training."""
+    rows = [{"phase": phase, "candidate": name, "ratio": 1.1, "ratio_q1": 1.05, "ratio_q3": 1.25, "noisy": phase == "training"}
+            for phase in PHASES for name in ("MoAE 12", DENSE)]
+    run = SimpleNamespace(name="times-abc", record=RECORD | changes, table=lambda file: pd.DataFrame(rows))
+    return SimpleNamespace(sheet=Sheet("uniat", "table_2", PRESETS["mini"]), run=lambda name: run)
+
+
+def cells(*rows):
+    here = session()
+    for row in rows:
+        put_times(here, row)
+    return here.sheet.frame().set_index(["row", "column"])
+
+
+def test_a_ratio_with_its_spread_and_conditions():
+    found = cells("MoAE 12", DENSE)
+    for row in ("MoAE 12", DENSE):
+        for column in TIME_COLUMNS.values():
+            cell = found.loc[(row, column)]
+            assert cell["value"] == 1.1 and cell["spread"] == pytest.approx(0.1) and cell["run"] == "times-abc"
+            assert cell["protocol"].startswith("batch 4, ViT-B/16 at 256 x 128, 2 cores, a processor")
+            assert cell["protocol"].endswith("noisy") == (column == "training time")
+    assert found.loc[("MoAE 12", "training time"), "status"] == "shown", "other hardware: beside the paper's number, not against it"
+    assert found.loc[(DENSE, "training time"), "status"] == "not-published"
+
+
+def test_the_reference_is_one_and_the_others_are_left_out():
+    found = cells("MS-ReID", "MMoE 6")
+    assert (found.loc["MS-ReID"].loc[list(TIME_COLUMNS.values()), "value"] == 1).all()
+    assert (found.loc["MMoE 6"].loc[list(TIME_COLUMNS.values()), "status"] == "left-out").all()
+
+
+@pytest.mark.parametrize("measured, machine, words", [
+    ({"vit": {"image_size": [64, 32], "embed_dim": 24}}, {}, "batch 4, a ViT of width 24 at 64 x 32, 2 cores, a processor"),
+    ({"device": "cuda", "batch": 64}, {"gpu": "a card"}, "batch 64, ViT-B/16 at 256 x 128, a card")])
+def test_conditions_in_words(measured, machine, words):
+    assert conditions({"measured": RECORD["measured"] | measured, "conditions": RECORD["conditions"] | machine}) == words
+
+
+def test_names_agree_between_plan_and_measurement():
+    assert DENSE == "MoAE 12" + BEHIND and set(TIME_COLUMNS) == set(PHASES)
+
+
+def test_a_run_is_asked_for_settings_that_it_has(tmp_path):
+    run = Run(tmp_path, {"settings": ["at_ustc/DT-ST"], "scores": {"at_ustc/DT-ST": {"mAP": 0.5}}})
+    assert run.score() == run.score(setting="at_ustc/DT-ST") == 0.5
+    with pytest.raises(UsageError, match="no setting of the run .*named 'at_ustc/DT-LT'.*Known: at_ustc/DT-ST"):
+        run.score("mAP", "at_ustc/DT-LT")
+
+
+def test_the_figure_shows_every_row_and_whose_numbers_they_are():
+    figure = experts_figure(cells("MoAE 12", DENSE).reset_index(), "at_ustc (twin, mini)")
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(dict.fromkeys(session().sheet.cells["row"]))
+    assert "paper" in figure.axes[2].get_title() and "twin" in figure.axes[3].get_title()
