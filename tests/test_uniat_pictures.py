@@ -297,6 +297,23 @@ def test_the_list_is_the_one_that_was_scored(planned, scenario):
         assert len(pictures.answers(features, planned, scenario, query.row, top=10)) == 10
 
 
+def test_the_sheet_frames_what_the_protocol_says(planned, tmp_path):
+    from PIL import Image
+
+    few = planned[planned["pid"].isin(sorted(planned["pid"].unique())[:10])].reset_index(drop=True)
+    for path in few["path"]:
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (2, 4)).save(tmp_path / path)
+    features = {name: np.stack([features_for(few, seed=seed + s) for s in range(6)], axis=1) for name, seed in (("a", 0), ("b", 9))}
+    per_query = settings.measured("at_ustc/DT-LT", features["a"], few).per_query
+    row = int(per_query[per_query["valid"]]["row"].iloc[0])
+    figure = pictures.ranking_sheet({"DT-LT": row}, features, few, tmp_path, {("DT-LT", name): "" for name in "ab"}, top=5)
+    for number, name in enumerate("ab"):
+        listed = pictures.answers(features[name][:, SCENARIOS.index("DT-LT")], few, "DT-LT", row, top=5)
+        signs = [axes.get_title()[0] for axes in figure.axes[6 * number + 1:6 * number + 6]]
+        assert signs == [{"right": "✓", "wrong": "✗"}[verdict] for verdict in listed["verdict"]]
+
+
 # ---- the mixed test
 
 def test_the_mixed_test_taken_apart_is_its_parts(planned):

@@ -84,7 +84,10 @@ def statistics_figure(ours: pd.DataFrame, published: pd.DataFrame):
             if here.any():
                 ax.scatter(ours.loc[here, column], heights[here], marker=mark, s=34, color=viz.COLOURS[colour], label=words)
         ax.set(title=column, xscale="log" if logarithmic else "linear", yticks=heights, yticklabels=ours.index)
-        if not logarithmic:
+        ax.set_ylim(-0.6, len(ours) - 0.4)
+        if logarithmic:
+            ax.xaxis.set_minor_formatter("")
+        else:
             ax.set_xlim(left=0)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure

@@ -140,14 +140,15 @@ def ranking_sheet(queries: dict[str, int], features: dict[str, np.ndarray], tabl
     """Ranking lists: a row a scenario (its query's row in `queries`) and model (`features`: images x 6 x C by name), `captions` beside them."""
     import matplotlib.pyplot as plt
 
-    rows = [(scenario, model) for scenario in queries for model in features]
     with viz.style():
-        figure, grid = plt.subplots(len(rows), top + 1, figsize=(0.82 * (top + 1) + 1.6, 1.72 * len(rows)), squeeze=False)
-    for (scenario, model), places in zip(rows, grid):
-        row = queries[scenario]
-        listed = answers(own_feature(features[model], scenario), table, scenario, row, top)
-        viz.ranking_list(read_image(root / table["path"].iloc[row]), listed, root, top, axes=places)
-        places[0].set_ylabel(f"{scenario}\n{model}\n{captions[scenario, model]}", rotation=0, ha="right", va="center", fontsize=8.5, labelpad=6)
+        figure = plt.figure(figsize=(0.62 * (top + 1) + 1.6, (1.3 * len(features) + 0.35) * len(queries) + 0.6))
+        parts = figure.subfigures(len(queries), 1, squeeze=False)[:, 0]
+    for part, (scenario, row) in zip(parts, queries.items()):
+        part.suptitle(scenario, x=0.01, ha="left", fontsize=10, weight="bold")
+        for places, (model, found) in zip(part.subplots(len(features), top + 1, squeeze=False), features.items()):
+            listed = answers(own_feature(found, scenario), table, scenario, row, top)
+            viz.ranking_list(read_image(root / table["path"].iloc[row]), listed, root, top, axes=places)
+            places[0].set_ylabel(f"{model}\n{captions[scenario, model]}", rotation=0, ha="right", va="center", fontsize=8.5, labelpad=6)
     return figure
 
 # %% ../../../nbs/uniat/06d_pictures.ipynb #c8091537
@@ -179,7 +180,7 @@ def cost_of_not_knowing(known: pd.DataFrame, mixed: pd.DataFrame, title: str):
         axes.vlines(at, known[model], mixed[model], color=colour, linewidth=1.5)
         axes.scatter(at, known[model], marker=viz.MARKS[number], s=42, facecolor="white", edgecolor=colour, zorder=3, label=f"{model}, scenario known")
         axes.scatter(at, mixed[model], marker=viz.MARKS[number], s=42, color=colour, zorder=3, label=f"{model}, not known")
-    axes.set(xticks=range(len(mixed)), xticklabels=mixed.index, ylabel="mAP (%)", ylim=(0, None))
+    axes.set(xticks=range(len(mixed)), xticklabels=mixed.index, ylabel="mAP (%)", ylim=(0, 1.1 * max(known.max().max(), mixed.max().max())))
     axes.set_title(title, fontsize=10)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, fontsize=8.5)
     return figure

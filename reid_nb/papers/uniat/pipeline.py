@@ -49,13 +49,14 @@ def shape_words(shape: tuple[int, ...]) -> str:
 def network_boxes(model: ScenarioHeads, shapes: Mapping[str, tuple[int, ...]], image_size: tuple[int, int]) -> tuple[Boxes, list[tuple[str, str]]]:
     """The way of an image to six embeddings, for `viz.flow_diagram`: boxes and arrows."""
     sizes, depth = {part: size_words(size) for part, _, size in inventory(model)}, len(model.trunk.vit.blocks)
-    blocks = [f"{part}: {sizes[f'{part}, {depth} blocks']}" for part in ("attention and norms", "FFN", "experts") if sizes[f"{part}, {depth} blocks"] != "0"]
+    attention, ffn, experts = (sizes[f"{part}, {depth} blocks"] for part in ("attention and norms", "FFN", "experts"))
+    inside = f"FFN: {ffn}" + (f"; experts: {experts}" if experts != "0" else "")
     vit = "trunk.vit."
     boxes = {"image": (0, 6, "an image", shape_words((3, *image_size))),
              "patches": (0, 5, f"patches to tokens: {sizes['patches to tokens']}", shape_words(shapes[vit + "patch_embed"])),
              "tokens": (3.4, 5, f"scenario tokens:\n{sizes['scenario tokens']}", shape_words(tuple(model.trunk.vit.cls_token.shape[1:]))),
              "row": (0, 4, f"in one row, plus positions: {sizes['positions']}", shape_words(shapes[vit + "pos_drop"])),
-             "blocks": (0, 2.8, "\n".join([f"{depth} blocks", *blocks]), shape_words(shapes[f"{vit}blocks.{depth - 1}"])),
+             "blocks": (0, 2.7, f"{depth} blocks; attention and norms: {attention}\n{inside}", shape_words(shapes[f"{vit}blocks.{depth - 1}"])),
              "six": (0, 1.4, "the last norm; the tokens alone", shape_words(shapes["trunk"])),
              "neck": (0, 0.4, f"six BNNecks: {sizes['six BNNecks']}", shape_words(shapes[""]))}
     return boxes, [("image", "patches"), ("patches", "row"), ("tokens", "row"), ("row", "blocks"), ("blocks", "six"), ("six", "neck")]
@@ -90,7 +91,8 @@ def experts_diagram(axes, layout: Layout, channels: int, hidden: int) -> None:
         for number, (first, second) in enumerate(layout.experts[expert] for expert in seen):
             axes.plot([0.06, 0.94], [-first, -second], color=viz.COLOURS[HUES[scenario]], linewidth=2, linestyle="--" if number else "-",
                       label=None if number else scenario)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=3, fontsize=8)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=3, fontsize=8,
+                title=None if layout.choices == 1 else "a gate takes one of a colour's lines" + (" (dashed: the second)" if layout.choices == 2 else ""), title_fontsize=8)
     axes.set(xlim=(-0.35, 1.35), ylim=(-max(len(layout.first), len(layout.second)) + 0.4, 1.1))
     axes.set_axis_off()
 
@@ -110,8 +112,8 @@ def heads_diagram(axes, shapes: Mapping[str, tuple[int, ...]]) -> None:
         axes.plot([place, place], [0, -5], color=viz.COLOURS[HUES[scenario]], linewidth=2, zorder=0)
         for row, text in enumerate(texts):
             axes.text(place, -row, text, ha="center", va="center", fontsize=8.5, bbox={"boxstyle": "round", "facecolor": "white", "edgecolor": viz.COLOURS[HUES[scenario]]})
-    axes.text(2.5, -5, "sum: the loss that trains the whole network (Equation 6)".center(120), ha="center", va="center", fontsize=9,
-              bbox={"boxstyle": "round", "facecolor": "#e8eef7", "edgecolor": viz.COLOURS["blue"]})
+    axes.fill([-0.45, 5.45, 5.45, -0.45], [-4.75, -4.75, -5.25, -5.25], facecolor="#e8eef7", edgecolor=viz.COLOURS["blue"])
+    axes.text(2.5, -5, "sum: the loss that trains the whole network (Equation 6)", ha="center", va="center", fontsize=9)
     axes.set(xlim=(-2.2, 5.8), ylim=(-5.6, 0.6))
     axes.set_axis_off()
 
@@ -124,12 +126,12 @@ def pipeline_figure(model: ScenarioHeads, image_size: tuple[int, int], title: st
         figure = plt.figure(figsize=(15, 10.5))
         grid = figure.add_gridspec(2, 3, height_ratios=(1.9, 1), width_ratios=(1.15, 1.15, 1))
         network, block, experts, heads = (figure.add_subplot(place) for place in (grid[0, 0], grid[0, 1], grid[0, 2], grid[1, :]))
-    viz.flow_diagram("an image becomes six embeddings", *network_boxes(model, shapes, image_size), axes=network)
+    viz.flow_diagram("an image becomes six embeddings (in boxes: parameters)", *network_boxes(model, shapes, image_size), axes=network)
     viz.flow_diagram("one of the blocks", *block_boxes(model, shapes), axes=block)
     experts_diagram(experts, first.experts.layout, first.fc1.in_features, first.fc1.out_features)
     experts.set_title("its experts: a line each, made of two shared layers")
     heads_diagram(heads, shapes)
-    heads.set_title("six heads, six losses")
+    heads.set_title("six heads, six losses", loc="center")
     figure.suptitle(title)
     return figure
 
