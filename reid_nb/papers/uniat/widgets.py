@@ -101,8 +101,8 @@ def snapshot(glimpse: Glimpse, outfits: Mapping[int, Mapping[int, int]], seed: i
 
 # %% ../../../nbs/uniat/07_anytime_widgets.ipynb #ad7d6592
 def stripes(picture) -> np.ndarray:
-    """Colour histogram of a picture (PIL): 4 x 4 x 4 bins in six horizontal stripes, 384 square roots of counts."""
-    bins = (np.asarray(picture.resize((32, 66))) // 64).astype(int) @ [16, 4, 1]
+    """Colour histogram of the middle half of a picture (PIL): 4 x 4 x 4 bins in six horizontal stripes, 384 square roots of counts."""
+    bins = (np.asarray(picture.resize((32, 66)))[:, 8:24] // 64).astype(int) @ [16, 4, 1]
     return np.sqrt(np.concatenate([np.bincount(part.ravel(), minlength=64) for part in np.array_split(bins, 6)])).astype(np.float32)
 
 # %% ../../../nbs/uniat/07_anytime_widgets.ipynb #fa56e539
@@ -261,12 +261,12 @@ def table_of(glimpse: Glimpse, search: Search) -> str:
 
 # %% ../../../nbs/uniat/07_anytime_widgets.ipynb #7d956f3b
 def explore(known: Mapping[str, Search], top: int = 12):
-    """A widget (an `ipywidgets.VBox`): choose who searches, a person, an outfit, an hour and a camera; see the picture and six rankings."""
+    """A widget (an `ipywidgets.VBox`): choose who searches (a name of `known`, searches of one gallery), a person, an outfit, an hour and a camera; see the picture and six rankings."""
     import ipywidgets
 
     outfits = next(iter(known.values())).outfits
     slider = lambda value, low, high, name: ipywidgets.IntSlider(value, low, high, description=name, continuous_update=False)
-    who = ipywidgets.ToggleButtons(options=[(search.name, search) for search in known.values()], description="searched by")
+    who = ipywidgets.ToggleButtons(options=list(known), description="searched by")
     person = ipywidgets.SelectionSlider(options=list(outfits), description="person", continuous_update=False)
     clothes, hour, camera = slider(1, 1, len(outfits[person.value]), "outfit"), slider(12, 0, 23, "hour"), slider(2, 1, COLOUR_CAMERAS, "camera")
     image, told = ipywidgets.Image(format="png", layout={"max_width": "100%"}), ipywidgets.HTML()
@@ -274,8 +274,8 @@ def explore(known: Mapping[str, Search], top: int = 12):
     def draw(_=None) -> None:
         if clothes.max != len(outfits[person.value]):       # another person owns another number of outfits
             clothes.max = len(outfits[person.value])
-        glimpse = Glimpse(person.value, clothes.value, hour.value, camera.value)
-        image.value, told.value = png(panel(glimpse, who.value, top)), table_of(glimpse, who.value)
+        glimpse, search = Glimpse(person.value, clothes.value, hour.value, camera.value), known[who.value]
+        image.value, told.value = png(panel(glimpse, search, top)), table_of(glimpse, search)
 
     for control in (who, person, clothes, hour, camera):
         control.observe(draw, "value")
@@ -288,7 +288,7 @@ def hdw_table(losses: Sequence[float]) -> pd.DataFrame:
 
     Columns: loss; moment, interval (the two factors of Equation 8); weight (Equation 7); share of the weighted sum. Raises `UsageError` for other losses.
     """
-    if len(losses) != len(SCENARIOS) or not min(losses) >= 0:
+    if len(losses) != len(SCENARIOS) or not all(loss >= 0 for loss in losses):
         raise UsageError(f"losses {list(losses)}: six numbers are needed, none below 0, for {', '.join(SCENARIOS)}.")
     images = [torch.full((len(SEEN[attributes(number)[0]]),), float(loss)) for number, loss in enumerate(losses)]
     moments, intervals = (factors.tolist() for factors in attribute_weights(images))
@@ -308,7 +308,7 @@ def hdw_panel(losses: Sequence[float]):
         figure, (bars, grid) = plt.subplots(1, 2, figsize=(9, 3.6), width_ratios=(1.5, 1))
         at = np.arange(len(table))
         bars.bar(at - 0.2, table["loss"], 0.4, color=viz.COLOURS["grey"], label="loss")
-        bars.bar(at + 0.2, table["loss"] * table["weight"], 0.4, color=viz.COLOURS["blue"], hatch="//", edgecolor="white", label="weight x loss")
+        bars.bar(at + 0.2, table["loss"] * table["weight"], 0.4, color=viz.COLOURS["blue"], hatch="//", edgecolor="white", label="weight × loss")
         bars.set(xticks=at, xticklabels=SCENARIOS, ylabel="loss", ylim=(0, max(1.0, 1.1 * table["loss"].max())))
         bars.legend(loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=2)
         draw_grid(grid, weights, table)
@@ -321,7 +321,7 @@ def draw_grid(axes, weights: np.ndarray, table: pd.DataFrame) -> None:
         axes.text(column, row, f"{weight:.2f}", ha="center", va="center", fontsize=12)
     axes.set(xticks=range(len(INTERVALS)), xticklabels=[f"{name}\n{table['interval'].iloc[number]:.2f}" for number, name in enumerate(INTERVALS)],
              yticks=range(len(MOMENTS)), yticklabels=[f"{name}  {table['moment'].iloc[len(INTERVALS) * number]:.2f}" for number, name in enumerate(MOMENTS)])
-    axes.set_title("weight = factor of the row x factor of the column", fontsize=9)
+    axes.set_title("weight = row × column", fontsize=9)
     axes.grid(False)
 
 # %% ../../../nbs/uniat/07_anytime_widgets.ipynb #d49efea7
