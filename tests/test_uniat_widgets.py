@@ -191,6 +191,13 @@ def test_without_runs_there_is_the_stand_in_and_it_says_so(tmp_path, monkeypatch
     assert (found.embeddings == found.embeddings[:, :1]).all()
 
 
+@pytest.mark.parametrize("there, chosen, rows", [(("mini", "night"), "night", ["Baseline", "Uni-AT"]), (("smoke",), None, [])])
+def test_runs_of_the_largest_preset_are_taken(monkeypatch, there, chosen, rows):
+    monkeypatch.setattr(widgets, "finished", lambda plan, name: name if plan.preset.name in there else None)
+    plan, runs = widgets.trained_runs()
+    assert (plan and plan.preset.name) == chosen and list(runs) == rows and set(runs.values()) <= {"baseline-s0", "uni-at-s0"}
+
+
 def test_a_histogram_counts_colours_in_stripes():
     picture = Image.new("RGB", (32, 66), (255, 0, 0))
     picture.paste((0, 0, 255), (0, 33, 32, 66))
