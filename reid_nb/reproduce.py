@@ -314,10 +314,13 @@ def check_ready(plan: Plan, snakemake_arguments: Sequence[str]) -> None:
         if not torch.cuda.is_available():
             raise ReidError(f"Preset {plan.preset.name} needs a GPU, and PyTorch finds none here. Use mini or night, or send the jobs to "
                             "a machine that has one (--executor slurm --jobs 4).")
-    recipes = [job.recipe for job in plan.jobs.values() if job.kind == "train"]
-    from reid_nb.backbones import imagenet_weights
+    from reid_nb.backbones import cached_weights, imagenet_weights
 
-    for depth in sorted({recipe.model_args.get("depth", 50) for recipe in recipes if recipe.init == "imagenet"}):
+    pretrained = [job.recipe.model_args for job in plan.jobs.values() if job.kind == "train" and job.recipe.init == "imagenet"]
+    transformers = {arguments["name"] for arguments in pretrained if arguments.get("name", "").startswith("vit_")}
+    for name in sorted(transformers):
+        cached_weights(f"{name}.orig_in21k_ft_in1k")
+    for depth in sorted({arguments.get("depth", 50) for arguments in pretrained if arguments.get("name") not in transformers}):
         imagenet_weights(depth)
 
 # %% ../nbs/laboratory/reproduce.ipynb #609ecee3

@@ -56,7 +56,7 @@ def test_a_measurement_of_a_papers_own_takes_all_cores_too(plan, tmp_path):
     text = reproduce.write_snakefile(tmp_path, [load_plan("uniat", "mini")], {"uniat": ["table_2"]}).read_text()
     rule = text.split("rule run_uniat_times")[1].split("rule ")[0]
     assert f"threads: {available_cores()}\n" in rule and "reid_nb.cli" in rule, "all cores, and a process that nobody used"
-    assert "reid_nb.warm" in text.split("rule run_uniat_moae_6_s0")[1].split("rule ")[0]
+    assert "reid_nb.warm" in text.split("rule run_uniat_said_moae_s0")[1].split("rule ")[0]
 
 
 def test_only_what_an_artefact_needs_is_done(plan):
@@ -172,8 +172,10 @@ def test_a_preset_without_its_gpu_or_weights_ends_before_anything_is_rendered(mo
         reproduce.check_ready(load_plan("cnl", "gpu"), [])
     reproduce.check_ready(load_plan("cnl", "gpu"), ["--executor", "slurm"])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    with pytest.raises(ReidError, match="No ImageNet weights"):
+    with pytest.raises(ReidError, match="No ImageNet weights resnet50"):
         reproduce.check_ready(load_plan("cnl", "paper"), [])
+    with pytest.raises(ReidError, match="No ImageNet weights vit_base_patch16_224.orig_in21k_ft_in1k"):
+        reproduce.check_ready(load_plan("uniat", "gpu"), [])
 
 
 def test_cells_of_missing_artefacts_stay_in_view(plan):
