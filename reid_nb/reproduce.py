@@ -222,7 +222,9 @@ def gather_cells(plan: Plan) -> pd.DataFrame:
         path = outputs_root() / plan.preset.name / plan.paper / name / "cells.csv"
         tables.append(pd.read_csv(path, dtype={"paper_text": str, "run": str}) if path.is_file()
                       else Sheet(plan.paper, name, plan.preset).frame())
-    return pd.concat([table.astype(object) for table in tables], ignore_index=True)[CELL_COLUMNS]
+    cells = pd.concat([table.astype(object) for table in tables], ignore_index=True)[CELL_COLUMNS]
+    words = ["unit", "source", "paper_text", "dataset", "weights", "protocol", "run", "note"]   # empty in a file, and then not a number to pandas
+    return cells.assign(**{name: cells[name].fillna("") for name in words})
 
 # %% ../nbs/laboratory/reproduce.ipynb #0e7a8753
 def gather_claims(plan: Plan, cells: pd.DataFrame) -> pd.DataFrame:
