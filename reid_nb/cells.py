@@ -127,11 +127,13 @@ Sheet.frame = frame
 
 # %% ../nbs/laboratory/cells.ipynb #64ebb88e
 def formatted(value: float | None, spread: float | None = None, like: str = "") -> str:
-    """A number to read, with as many decimals as `like` (the paper's text) has, or four significant digits."""
+    """A number to read, with as many decimals as `like` (the paper's text) has, or four significant digits; a whole number beside a printed one has none."""
     if value is None or not math.isfinite(value):
         return ""
     if like and "." in like:
         decimals = len(like.split(".")[1])
+    elif like and float(value).is_integer():
+        decimals = 0
     else:
         decimals = 0 if abs(value) >= 1000 else max(0, 3 - math.floor(math.log10(abs(value) or 1)))
     text = f"{value:,.{decimals}f}"

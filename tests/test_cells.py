@@ -91,7 +91,7 @@ def test_a_damaged_cells_file_is_named(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("value, spread, like, text", [
     (0.87334, None, "0.8733", "0.8733"), (0.5, 0.012, "0.8733", "0.5000 ± 0.0120"), (23508032, None, "", "23,508,032"),
-    (1.0463, None, "", "1.046"), (float("nan"), None, "", "")])
+    (1.0463, None, "", "1.046"), (float("nan"), None, "", ""), (12.0, None, "12", "12"), (11.4, None, "12", "11.40")])
 def test_numbers_are_written_as_the_paper_writes_them(value, spread, like, text):
     assert formatted(value, spread, like) == text
 

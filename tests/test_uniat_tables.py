@@ -70,4 +70,4 @@ def test_a_run_is_asked_for_settings_that_it_has(tmp_path):
 def test_the_figure_shows_every_row_and_whose_numbers_they_are():
     figure = experts_figure(cells("MoAE 12", DENSE).reset_index(), "at_ustc (twin, mini)")
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(dict.fromkeys(session().sheet.cells["row"]))
-    assert "paper" in figure.axes[2].get_title() and "twin" in figure.axes[3].get_title()
+    assert "paper" in figure.axes[2].get_title(loc="left") and "twin" in figure.axes[3].get_title(loc="left")

@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['ANYTIME', 'ON', 'REFERENCE', 'TIME_COLUMNS', 'PAPER_DOT', 'put_mean', 'runs_of', 'put_scenarios', 'cross_settings',
-           'put_cross', 'conditions', 'put_times', 'dots', 'experts_figure']
+           'put_cross', 'conditions', 'put_times', 'dots', 'time_conditions', 'experts_figure']
 
 # %% ../../../nbs/uniat/06a_tables.ipynb #2462ae0d
+import textwrap
+
 import numpy as np
 import pandas as pd
 
@@ -91,6 +93,12 @@ def dots(axes, cells: pd.DataFrame, rows: list[str], column: str, value: str, **
     part = cells[cells["column"] == column].set_index("row").reindex(rows).astype({"value": float, "paper_value": float, "spread": float})
     axes.errorbar(part[value], range(len(rows)), xerr=part["spread"].fillna(0) if value == "value" else None, linestyle="", **look)
 
+def time_conditions(cells: pd.DataFrame) -> str:
+    """What the cells say about how times were measured, and whether some are noisy."""
+    told = cells[cells["column"].isin(TIME_COLUMNS.values()) & cells["value"].notna()]["protocol"]
+    common = min((text.removesuffix(", noisy").removesuffix(", the reference") for text in told), default="")
+    return textwrap.fill(f"{common}; {told.str.endswith('noisy').sum()} of {len(told)} noisy", 45)
+
 PAPER_DOT = {"marker": "o", "markerfacecolor": "none", "markersize": 8, "color": viz.COLOURS["grey"], "label": "paper"}
 
 def experts_figure(cells: pd.DataFrame, trained_on: str):
@@ -108,7 +116,10 @@ def experts_figure(cells: pd.DataFrame, trained_on: str):
         dots(ours, cells, rows, "mAP", "value", marker=".", color=blue, label="here")
         for axes, title in ((size, "parameters, x MS-ReID"), (time, "time of a step, x MS-ReID"), (theirs, "Any-Time mAP in %, paper"), (ours, f"Any-Time mAP in %,\n{trained_on}")):
             axes.set_title(title)
-            axes.legend(fontsize=8)
+        for axes in (size, time):
+            axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3, handletextpad=0.2, columnspacing=0.8)
+        time.set_xlim(left=0)
+        time.set_xlabel(time_conditions(cells), fontsize=8)
         size.set(yticks=range(len(rows)), yticklabels=rows)
         size.invert_yaxis()
     return figure
