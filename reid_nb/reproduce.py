@@ -26,7 +26,7 @@ from pathlib import Path
 import pandas as pd
 
 from .artefacts import artefact_hash
-from .cells import CELL_COLUMNS, Sheet
+from .cells import CELL_COLUMNS, Sheet, read_cells
 from .claims import Evidence, evaluate_claims
 from .errors import ReidError
 from .files import atomic, locked, outputs_root, read_json, write_json
@@ -236,8 +236,7 @@ def gather_cells(plan: Plan) -> pd.DataFrame:
     tables = []
     for name in plan.artefacts:
         path = outputs_root() / plan.preset.name / plan.paper / name / "cells.csv"
-        tables.append(pd.read_csv(path, dtype={"paper_text": str, "run": str}) if path.is_file()
-                      else Sheet(plan.paper, name, plan.preset).frame())
+        tables.append(read_cells(path) if path.is_file() else Sheet(plan.paper, name, plan.preset).frame())
     return pd.concat([table.astype(object) for table in tables], ignore_index=True)[CELL_COLUMNS]
 
 # %% ../nbs/laboratory/reproduce.ipynb #0e7a8753

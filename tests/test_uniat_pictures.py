@@ -103,6 +103,24 @@ def test_figure_4_has_a_number_for_each_of_its_cells(tmp_path):
     assert set(cells[cells["row"] != "AT-USTC"]["column"]) == set(counting.statistics(dataset))
 
 
+def test_counts_of_twins_settle_no_claim(tmp_path, monkeypatch):
+    """From an artefact's file on disk to the claims, with cells that have no printed text beside those that have one."""
+    from reid_nb.cells import Sheet, write_tables
+    from reid_nb.plans import load_plan
+    from reid_nb.reproduce import gather_cells, gather_claims
+
+    monkeypatch.setenv("REID_NB_OUTPUTS", str(tmp_path))
+    plan = load_plan("uniat", "smoke")
+    sheet = Sheet("uniat", "figure_4", plan.preset)
+    for row, column in sheet.cells.index:
+        sheet.put(row, column, 1, data=data_of("at_ustc", SIZES["smoke"]), origin="twin")
+    folder = tmp_path / "smoke" / "uniat" / "figure_4"
+    folder.mkdir(parents=True)
+    write_tables(sheet.frame(), folder, "a caption")
+    claims = gather_claims(plan, gather_cells(plan))
+    assert set(claims[claims["artefact"] == "figure_4"]["status"]) == {"not here"}
+
+
 def test_every_dot_is_where_it_was_counted():
     ours = pd.DataFrame({column: [3.0, np.nan] for column in counting.PANELS} | {"origin": ["twin", ""]}, index=["a", "b"])
     published = pd.DataFrame({column: [7.0] for column in counting.PANELS}, index=["b"])
@@ -116,6 +134,21 @@ def test_an_example_of_each_camera_is_its_own(planned):
     by_path = planned.set_index("path")
     assert list(seen.index) == sorted(planned["camid"].unique()) and (by_path.loc[seen["path"], "camid"].to_numpy() == seen.index).all()
     assert seen["images"].sum() == len(planned) and (seen["modality"] == ["rgb"] * 8 + ["ir"] * 8).all()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_plan_shows_sketches_where_the_geometry_is_known(planned, tmp_path, known):
+    """A twin's cameras hang somewhere; of the real dataset's nothing but their images is known."""
+    from PIL import Image
+
+    seen = counting.cameras(planned)
+    for path in seen["path"]:
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (2, 4)).save(tmp_path / path)
+    figure = counting.camera_plan(seen, tmp_path, "a title", counting.geometry(0) if known else None)
+    assert sum(len(axes.images) for axes in figure.axes) == 16 and len(figure.axes) == (32 if known else 16)
+    places = [text.get_text().split(",")[0] for axes in figure.axes for text in axes.texts]
+    assert places.count("corridor") == (5 if known else 0) and len(places) == (16 if known else 0)
 
 
 def test_the_twins_cameras_hang_as_the_paper_counts_them():

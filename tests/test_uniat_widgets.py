@@ -222,7 +222,7 @@ def test_a_trained_network_embeds_gallery_and_query_alike(tmp_path, search):
     write_json(tmp_path / "recipe.json", {"recipe": recipe.to_dict(), "classes": json_classes(classes)})
     found = widgets.by_network("a network", tmp_path, search.gallery, search.root, search.shape)
     query = found.embed(Image.open(search.root / search.gallery["path"][0]))
-    assert found.embeddings.shape == (len(search.gallery), 6, 96) and query == pytest.approx(found.embeddings[0], abs=1e-4)
+    assert found.embeddings.shape == (len(search.gallery), 6, model.num_features) and query == pytest.approx(found.embeddings[0], abs=1e-4)
 
 
 # ---------------------------------------------------------------- HDW

@@ -312,7 +312,11 @@ METHODS += [
 # %% ../../../nbs/uniat/04_claims.ipynb #cf0fe595
 def tighter(scenario: str) -> Callable[[Evidence], Verdict]:
     """A predicate: Uni-AT's features of a person lie closer together, relative to the distance between persons."""
-    return lambda e: _above(e, ("figure_7", scenario, "compactness, Baseline"), ("figure_7", scenario, "compactness, Uni-AT"), 0.0)
+    def predicate(evidence: Evidence) -> Verdict:
+        found = _above(evidence, ("figure_7", scenario, "compactness, Baseline"), ("figure_7", scenario, "compactness, Uni-AT"), 0.0)
+        return found if found.margin is None else replace(found, basis=found.basis.replace("percent", "ratio of distances"))
+
+    return predicate
 
 PICTURES = [
     Claim("uniat", "figure_7", "short-term features are more compact",

@@ -83,7 +83,8 @@ def statistics_figure(ours: pd.DataFrame, published: pd.DataFrame):
             here = (ours["origin"] == origin).to_numpy()
             if here.any():
                 ax.scatter(ours.loc[here, column], heights[here], marker=mark, s=34, color=viz.COLOURS[colour], label=words)
-        ax.set(title=column, xscale="log" if logarithmic else "linear", yticks=heights, yticklabels=ours.index)
+        ax.set_title(column, fontsize=10)
+        ax.set(xscale="log" if logarithmic else "linear", yticks=heights, yticklabels=ours.index)
         ax.set_ylim(-0.6, len(ours) - 0.4)
         if logarithmic:
             ax.xaxis.set_minor_formatter("")

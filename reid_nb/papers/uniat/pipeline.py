@@ -132,6 +132,8 @@ def pipeline_figure(model: ScenarioHeads, image_size: tuple[int, int], title: st
     experts.set_title("its experts: a line each, made of two shared layers")
     heads_diagram(heads, shapes)
     heads.set_title("six heads, six losses", loc="center")
+    for ax in figure.axes:
+        ax.title.set_fontsize(10)
     figure.suptitle(title)
     return figure
 

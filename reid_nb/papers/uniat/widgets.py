@@ -238,7 +238,7 @@ def panel(glimpse: Glimpse, search: Search, top: int = 12):
         figure, (left, right) = plt.subplots(1, 2, figsize=(10, 10.4), width_ratios=(1, 5.2))
         viz.show(left, picture)
         left.set_title("query", fontsize=9, loc="center")
-        left.set_xlabel(f"person {glimpse.pid}, outfit {glimpse.clothes}\ndate {date}, {glimpse.hour} o'clock\ncamera {glimpse.camid} ({glimpse.modality})", fontsize=8)
+        left.set_xlabel(f"person {glimpse.pid}, outfit {glimpse.clothes}\ndate {date}, {glimpse.hour}:00\ncamera {glimpse.camid} ({glimpse.modality})", fontsize=8)
         left.set_anchor("N")
         draw_lists(right, found, search.root, top)
         right.set_anchor("N")
@@ -325,11 +325,11 @@ def draw_grid(axes, weights: np.ndarray, table: pd.DataFrame) -> None:
     axes.grid(False)
 
 # %% ../../../nbs/uniat/07_anytime_widgets.ipynb #d49efea7
-def explore_hdw(losses: Sequence[float] = (0.3, 1.5, 0.8, 2.0, 1.8, 2.6)):
+def explore_hdw(losses: Sequence[float] = (0.05, 1.5, 0.8, 2.0, 1.8, 2.6)):
     """A widget (an `ipywidgets.HBox`): six losses on sliders, HDW's weights beside."""
     import ipywidgets
 
-    sliders = [ipywidgets.FloatSlider(value=loss, min=0, max=6, step=0.1, description=name, continuous_update=False) for name, loss in zip(SCENARIOS, losses)]
+    sliders = [ipywidgets.FloatSlider(value=loss, min=0, max=6, step=0.05, description=name, continuous_update=False) for name, loss in zip(SCENARIOS, losses)]
     image = ipywidgets.Image(format="png", layout={"max_width": "100%"})
 
     def draw(_=None) -> None:
