@@ -53,7 +53,7 @@ def test_latency_takes_all_cores_and_training_its_own_threads(plan, tmp_path):
 
 
 def test_a_measurement_of_a_papers_own_takes_all_cores_too(plan, tmp_path):
-    text = reproduce.write_snakefile(tmp_path, [load_plan("uniat", "mini")], {"uniat": ["table_2"]}).read_text()
+    text = reproduce.write_snakefile(tmp_path, [reproduce.Share.of(load_plan("uniat", "mini"), ["table_2"])]).read_text()
     rule = text.split("rule run_uniat_times")[1].split("rule ")[0]
     assert f"threads: {available_cores()}\n" in rule and "reid_nb.cli" in rule, "all cores, and a process that nobody used"
     assert "reid_nb.warm" in text.split("rule run_uniat_said_moae_s0")[1].split("rule ")[0]
