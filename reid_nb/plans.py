@@ -143,7 +143,8 @@ Job = Train | Evaluate | Profile | Measure
 class Artefact:
     """One table or figure of a paper: `notebook` (path in the project), `needs` (names of jobs).
 
-    `core`: whether `reid-nb reproduce` makes it when no paper is named.
+    `core`: whether `reid-nb reproduce` makes it when no paper is named. `grows`: whether its needs grow with the plan, so that it is made
+    when no round is left.
     """
 
     name: str
@@ -151,6 +152,7 @@ class Artefact:
     notebook: str
     needs: tuple[str, ...] = ()
     core: bool = False
+    grows: bool = False
     cost: float = 15.0
 
 # %% ../nbs/laboratory/plans.ipynb #2ccefa68

@@ -79,13 +79,14 @@ def frame(axes, verdict: str) -> None:
         spine.set(visible=True, edgecolor=colour, linestyle=line, linewidth=3)
     axes.set_title(f"{sign} {axes.get_title()}", fontsize=8, loc="center", color=colour)
 
-def ranking_list(query_image, ranking: pd.DataFrame, root: str | Path, top: int = 10):
-    """A query and the first `top` rows of a ranking (columns path, verdict, rank, as `retrieval.ranking` gives them)."""
+def ranking_list(query_image, ranking: pd.DataFrame, root: str | Path, top: int = 10, axes=None):
+    """A query and the first `top` rows of a ranking (columns path, verdict, rank, as `retrieval.ranking` gives them). `axes`: `top` + 1 places for them."""
     import matplotlib.pyplot as plt
 
     shown = ranking.head(top)
-    with style():
-        figure, axes = plt.subplots(1, top + 1, figsize=((top + 1) * 0.95, 2.3))
+    if axes is None:
+        with style():
+            axes = plt.subplots(1, top + 1, figsize=((top + 1) * 0.95, 2.3))[1]
     show(axes[0], query_image)
     axes[0].set_title("query", fontsize=8, loc="center")
     for place in axes[1 + len(shown):]:
@@ -94,7 +95,7 @@ def ranking_list(query_image, ranking: pd.DataFrame, root: str | Path, top: int 
         show(place, read_image(Path(root) / record["path"]))
         place.set_title("" if pd.isna(record["rank"]) else f"{int(record['rank'])}", fontsize=8, loc="center")
         frame(place, record["verdict"])
-    return figure
+    return axes[0].figure
 
 # %% ../nbs/foundations/14_viz.ipynb #12741c7b
 MARKS = ("o", "s", "^", "D", "v", "P", "X")

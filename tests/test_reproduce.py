@@ -37,7 +37,7 @@ def plan(monkeypatch, tmp_path):
 
 def test_snakefile_orders_trunk_variant_table(plan, tmp_path):
     """Snakemake itself reads the file and lists the jobs of Table I in an order that respects their needs."""
-    path = reproduce.write_snakefile(tmp_path, [plan], {"cnl": ["table_1"]})
+    path = reproduce.write_snakefile(tmp_path, [reproduce.Share.of(plan, ["table_1"])])
     dry = subprocess.run([sys.executable, "-m", "snakemake", "-s", path, "-d", tmp_path, "-n", "--cores", "2"],
                          capture_output=True, text=True)
     text = dry.stdout + dry.stderr
@@ -47,16 +47,16 @@ def test_snakefile_orders_trunk_variant_table(plan, tmp_path):
 
 
 def test_latency_takes_all_cores_and_training_its_own_threads(plan, tmp_path):
-    text = reproduce.write_snakefile(tmp_path, [plan], {"cnl": list(plan.artefacts)}).read_text()
+    text = reproduce.write_snakefile(tmp_path, [reproduce.Share.of(plan, list(plan.artefacts))]).read_text()
     assert f"threads: {available_cores()}\n" in text.split("rule run_cnl_latency")[1].split("rule ")[0]
     assert "threads: 1\n" in text.split("rule run_cnl_c_nl_8_s0")[1].split("rule ")[0]
 
 
 def test_a_measurement_of_a_papers_own_takes_all_cores_too(plan, tmp_path):
-    text = reproduce.write_snakefile(tmp_path, [load_plan("uniat", "mini")], {"uniat": ["table_2"]}).read_text()
+    text = reproduce.write_snakefile(tmp_path, [reproduce.Share.of(load_plan("uniat", "mini"), ["table_2"])]).read_text()
     rule = text.split("rule run_uniat_times")[1].split("rule ")[0]
     assert f"threads: {available_cores()}\n" in rule and "reid_nb.cli" in rule, "all cores, and a process that nobody used"
-    assert "reid_nb.warm" in text.split("rule run_uniat_moae_6_s0")[1].split("rule ")[0]
+    assert "reid_nb.warm" in text.split("rule run_uniat_said_moae_s0")[1].split("rule ")[0]
 
 
 def test_only_what_an_artefact_needs_is_done(plan):
@@ -79,15 +79,18 @@ def rounds(tmp_path, monkeypatch, plan, failing=()):
 
     def current(*_):
         needs = tuple(names[:len(done()) + 1])
-        return dataclasses.replace(plan, artefacts={"search": dataclasses.replace(plan.artefact("table_1"), name="search", needs=needs)})
+        return dataclasses.replace(plan, artefacts={"search": dataclasses.replace(plan.artefact("search"), needs=needs)})
 
-    def graph(folder, plans, chosen, extra, say):
-        seen.append([name for name in plans[0].artefact("search").needs if name not in done()])
+    def graph(folder, shares, extra, say):
+        share = shares[0]
+        seen.append([name for name in share.plan.artefact("search").needs if name not in done()])
         for name in ["trunk-s0", *seen[-1]]:
             if name not in failing:
                 runs.write_json(runs.run_folder(plan, name) / "run.json", {})
         (folder / ".done").mkdir(exist_ok=True)
-        (folder / reproduce.stamp(plans[0], "search")).touch()
+        for name in share.artefacts:
+            assert len(done()) == len(names), f"{name} was made before its last round"
+            (folder / reproduce.stamp(share.plan, name)).touch()
         return True
 
     monkeypatch.setattr(reproduce, "current_plan", current)
@@ -97,16 +100,16 @@ def rounds(tmp_path, monkeypatch, plan, failing=()):
 
 def test_rounds_go_on_until_nothing_new_is_asked_for(plan, tmp_path, monkeypatch):
     seen, failed = rounds(tmp_path, monkeypatch, plan)
-    assert seen == [["c-nl-8-s0"], ["hac-8-s0"], ["agw-7-s0"]] and not failed
-    again, _ = rounds(tmp_path, monkeypatch, plan)
-    assert again == [[]], "a second call finds everything done"
+    assert seen == [["c-nl-8-s0"], ["hac-8-s0"], ["agw-7-s0"], []] and not failed, "three rounds, and then the artefact"
+    again, failed = rounds(tmp_path, monkeypatch, plan)
+    assert again == [[], []] and not failed, "a second call finds everything done"
 
 
 def test_a_failed_round_opens_no_other(plan, tmp_path, monkeypatch):
     seen, failed = rounds(tmp_path, monkeypatch, plan, failing=("hac-8-s0",))
     assert seen == [["c-nl-8-s0"], ["hac-8-s0"]] and "hac-8-s0" in failed[0]
     seen, failed = rounds(tmp_path, monkeypatch, plan)
-    assert seen == [["hac-8-s0"], ["agw-7-s0"]] and not failed, "the same call goes on where it stopped"
+    assert seen == [["hac-8-s0"], ["agw-7-s0"], []] and not failed, "the same call goes on where it stopped"
 
 
 def test_two_batches_in_one_folder(tmp_path):
@@ -125,7 +128,7 @@ def test_snakemake_takes_its_own_options():
 
 
 def test_time_left_follows_the_speed_seen(plan, tmp_path):
-    progress = reproduce.Progress(tmp_path, [plan], {"cnl": ["figure_4"]})
+    progress = reproduce.Progress(tmp_path, [reproduce.Share.of(plan, ["figure_4"])])
     total = sum(cost for _, cost in progress.steps.values())
     assert progress.seconds_left() == pytest.approx(total / available_cores())
     progress.started = time.time() - 100
@@ -169,8 +172,10 @@ def test_a_preset_without_its_gpu_or_weights_ends_before_anything_is_rendered(mo
         reproduce.check_ready(load_plan("cnl", "gpu"), [])
     reproduce.check_ready(load_plan("cnl", "gpu"), ["--executor", "slurm"])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    with pytest.raises(ReidError, match="No ImageNet weights"):
+    with pytest.raises(ReidError, match="No ImageNet weights resnet50"):
         reproduce.check_ready(load_plan("cnl", "paper"), [])
+    with pytest.raises(ReidError, match="No ImageNet weights vit_base_patch16_224.orig_in21k_ft_in1k"):
+        reproduce.check_ready(load_plan("uniat", "gpu"), [])
 
 
 def test_cells_of_missing_artefacts_stay_in_view(plan):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from ..backbones import Output, cached_weights, read_weights
+from ..backbones import Output, cached_weights, on_stem, read_weights
 from ..errors import ReidError, UsageError
 from ..losses import build
 from ..recipes import Recipe
@@ -66,17 +66,18 @@ class Trunk(nn.Module):
 
 # %% ../../nbs/foundations/18a_transreid.ipynb #943738cb
 def vit(name: str = "vit_base_patch16_224", image_size: tuple[int, int] = (256, 128), stride: int = 16, drop_path: float = 0.1,
-        weights: str | Path | None = None, **timm_arguments) -> Trunk:
+        weights: str | Path | None = None, stem: dict | None = None, **timm_arguments) -> Trunk:
     """A timm VisionTransformer as a trunk; `timm_arguments` change its `patch_size`, `embed_dim`, `depth`, `num_heads`, ...
 
-    `stride`: of the patches. `weights`: None (random), "imagenet" (from the local caches) or a file. Raises `UsageError` for a network of
-    another kind, `ReidError` for weights that are missing or do not fit.
+    `stride`: of the patches. `weights`: None (random), "imagenet" (from the local caches) or a file. `stem`: arguments of
+    `reid_nb.backbones.Stem`, whose map is then cut into patches of one pixel (use stride 1). Raises `UsageError` for a network of another
+    kind, `ReidError` for weights that are missing or do not fit.
     """
     import timm
     from timm.models.vision_transformer import VisionTransformer
 
     try:
-        net = timm.create_model(name, num_classes=0, global_pool="", img_size=tuple(image_size), drop_path_rate=drop_path, **timm_arguments)
+        net = timm.create_model(name, num_classes=0, global_pool="", img_size=tuple(image_size), drop_path_rate=drop_path, **timm_arguments | on_stem(stem))
     except (TypeError, RuntimeError) as error:   # unknown arguments, unknown name
         raise UsageError(f"timm cannot build {name!r} as a vision transformer: {error}. Use for example vit_base_patch16_224.") from None
     if not isinstance(net, VisionTransformer) or net.cls_token is None or net.num_prefix_tokens != 1 or net.pos_embed is None:

@@ -55,7 +55,7 @@ def _plan(size: TwinSize, seed: int) -> pd.DataFrame:
     return table.assign(path=names, split=[PARTS[f][0] for f in flag], part=[PARTS[f][1] for f in flag])
 
 # %% ../../nbs/foundations/07i_at_ustc_twin.ipynb #4744415b
-SIZES = {"smoke": TwinSize(8, 8, 2, 1), "mini": TwinSize(60, 60, 3, 1), "night": TwinSize(100, 100, 4, 1),
+SIZES = {"smoke": TwinSize(8, 8, 2, 1), "mini": TwinSize(200, 60, 2, 1), "night": TwinSize(400, 100, 2, 1),
          "gpu": TwinSize(135, 135, 10, 3, height=256, width=128)}
 COLUMNS = ("pid", "camid", "clothes", "date", "frame", "modality", "part")
 TWIN = Twin(SITE, 1, COLUMNS, SIZES, _plan, most=999)

@@ -24,7 +24,7 @@ def changed(choice: str) -> Variant:
 ABLATION = [DEFAULT, *map(changed, CHOICES)]
 
 # %% ../../../nbs/cnl/07b_ablation.ipynb #c3df8ce7
-MINI = ("reduction 1", "scale", "gate")
+MINI = ("reduction 1",)
 
 def trained(preset_name: str) -> list[Variant]:
     """The variants that a preset trains, the default first."""

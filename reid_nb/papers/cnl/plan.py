@@ -47,7 +47,7 @@ def artefacts(table: tuple[str, ...], searched: tuple[str, ...]) -> dict[str, Ar
              Artefact("figure_3", "Figure 3: the network and its positions", f"{folder}/figure_3.ipynb"),
              Artefact("figure_4", "Figure 4: speed by position", f"{folder}/figure_4.ipynb", ("latency",), core=True),
              Artefact("figure_5", "Figure 5: accuracy by position", f"{folder}/figure_5.ipynb", (*searched, *both)),
-             Artefact("search", "The search: how the positions were found", f"{folder}/search.ipynb", (*searched, *both))]
+             Artefact("search", "The search: how the positions were found", f"{folder}/search.ipynb", (*searched, *both), grows=True)]
     return {artefact.name: artefact for artefact in known}
 
 # %% ../../../nbs/cnl/09_plan.ipynb #28933d73

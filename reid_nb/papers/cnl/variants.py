@@ -90,7 +90,7 @@ class Size:
 
 SIZES = {
     "smoke": Size("smoke", 0.25, (64, 32), 1, 1, 4, 1, 4, ("eager",), 1.0),
-    "mini": Size("mini", 0.25, (128, 64), 14, 6, 16, 2, 10, ("eager", "onnxruntime"), 7.0),
+    "mini": Size("mini", 0.25, (128, 64), 14, 6, 16, 2, 10, ("onnxruntime",), 7.0),
     "night": Size("mini", 0.25, (128, 64), 14, 6, 16, 4, 20, ("eager", "onnxruntime"), 7.0),
     "gpu": Size("gpu", 1.0, (256, 128), 40, 20, 16, 16, 200, ("eager",), 12.0, 4),
     "paper": Size(None, 1.0, (256, 128), None, 120, 16, 16, 1000, ("eager",), 60.0, 4),

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PAPER_CLASSES', 'repeat_token', 'resize_positions', 'load_pretrained', 'ScenarioFFN', 'start_experts',
-           'insert_experts', 'TokenTrunk', 'check_vit_arguments', 'check_grid', 'plain_vit', 'vit_trunk',
-           'ScenarioOutput', 'ScenarioHeads', 'paper_size', 'multiply_adds', 'inventory']
+           'insert_experts', 'TokenTrunk', 'check_vit_arguments', 'check_grid', 'plain_vit', 'vit_trunk', 'PooledTrunk',
+           'pooled_vit_trunk', 'ScenarioOutput', 'ScenarioHeads', 'paper_size', 'multiply_adds', 'inventory']
 
 # %% ../../../nbs/uniat/01_six_tokens.ipynb #cef15f6a
 import inspect
@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ...backbones import cached_weights, count_macs, read_weights
+from ...backbones import cached_weights, count_macs, on_stem, read_weights, resnet
 from ...errors import ReidError, UsageError, unknown
 from .experts import Experts, Gate
 from .scenarios import PAPER, Switches, class_count, switches_of
@@ -112,15 +112,18 @@ class TokenTrunk(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.vit.forward_features(images)[:, :self.tokens]
 
-# %% ../../../nbs/uniat/01_six_tokens.ipynb #c57f1b82
-def check_vit_arguments(image_size: tuple[int, int], drop_path: float, arguments: Mapping) -> None:
-    """Raise `UsageError` for a size or a rate that is none, or for an argument that timm's `VisionTransformer` does not have."""
+# %% ../../../nbs/uniat/01_six_tokens.ipynb #0e1ce830
+def check_vit_arguments(image_size: tuple[int, int], drop_path: float, arguments: Mapping, stem: Mapping) -> None:
+    """Raise `UsageError` for a size or a rate that is none, or for an argument that timm's `VisionTransformer`, or the `resnet` of a stem, does not have."""
     from timm.models.vision_transformer import VisionTransformer
 
     known = inspect.signature(VisionTransformer).parameters
     for argument in arguments:
         if argument not in known:
             raise unknown("argument of vit_trunk", argument, known)
+    for argument in stem:
+        if argument not in inspect.signature(resnet).parameters:
+            raise unknown("argument of a stem", argument, inspect.signature(resnet).parameters)
     if len(image_size) != 2 or min(image_size) < 1:
         raise UsageError(f"image_size={tuple(image_size)}: height and width in pixels are needed, for example (256, 128).")
     if not 0 <= drop_path < 1:
@@ -133,7 +136,7 @@ def check_grid(vit: nn.Module, image_size: tuple[int, int]) -> None:
         raise UsageError(f"image_size={tuple(image_size)} is no multiple of the patches of {rows} x {columns} pixels: the rest would never be looked at. Change image_size or patch_size.")
 
 # %% ../../../nbs/uniat/01_six_tokens.ipynb #8df570d6
-def plain_vit(name: str, image_size: tuple[int, int], drop_path: float, **arguments) -> nn.Module:
+def plain_vit(name: str, image_size: tuple[int, int], drop_path: float, stem: dict | None = None, **arguments) -> nn.Module:
     """timm's ViT of that name for `image_size`, without a classifier; `UsageError` for a network of another kind."""
     import timm
 
@@ -142,9 +145,9 @@ def plain_vit(name: str, image_size: tuple[int, int], drop_path: float, **argume
     no_vit = UsageError(f"{name} is no Vision Transformer with one CLS token and a table of positions. Use for example vit_base_patch16_224.")
     if not timm.model_entrypoint(name).__module__.endswith("vision_transformer"):
         raise no_vit
-    check_vit_arguments(image_size, drop_path, arguments)
+    check_vit_arguments(image_size, drop_path, arguments, stem or {})
     try:
-        vit = timm.create_model(name, num_classes=0, global_pool="", img_size=tuple(image_size), drop_path_rate=drop_path, **arguments)
+        vit = timm.create_model(name, num_classes=0, global_pool="", img_size=tuple(image_size), drop_path_rate=drop_path, **arguments | on_stem(stem))
     except (AssertionError, ValueError) as error:   # timm's words for sizes that do not go together
         raise UsageError(f"{name} cannot be built with {arguments} ({error}). embed_dim has to be a multiple of num_heads, for example.") from None
     check_grid(vit, image_size)
@@ -155,23 +158,36 @@ def plain_vit(name: str, image_size: tuple[int, int], drop_path: float, **argume
 # %% ../../../nbs/uniat/01_six_tokens.ipynb #72aeaaef
 def vit_trunk(name: str = "vit_base_patch16_224", tokens: int = 6, experts: str | None = None, image_size: tuple[int, int] = (256, 128),
               drop_path: float = 0.2, weights: str | Path | None = None, switches: Switches | str | Mapping = PAPER,
-              **timm_arguments) -> TokenTrunk:
+              stem: dict | None = None, **timm_arguments) -> TokenTrunk:
     """A timm ViT with `tokens` CLS tokens: B x 3 x H x W -> B x tokens x C, after the final norm (Sections 4.1 and 4.2).
 
     `name` is a timm VisionTransformer, `timm_arguments` change its `patch_size`, `embed_dim`, `depth`, `num_heads`, ... `experts`: None (MS-ReID)
     or a layout of `reid_nb.papers.uniat.experts.LAYOUTS`. `weights`: None (random), "imagenet" (from the local caches only) or the path of a
     file with weights of the plain ViT; tokens and experts start as copies of its token and FFN. `switches`: where the released code differs.
+    `stem`: arguments of `reid_nb.backbones.Stem`, whose map is then cut into patches instead of the image.
     Raises `UsageError` for arguments that do not fit together, `ReidError` for weights that are missing or do not fit.
     """
     switches = switches_of(switches)
     if tokens < 1:
         raise UsageError(f"tokens={tokens}: at least one is needed (6 for the six scenarios, 1 for all).")
-    vit = plain_vit(name, image_size, drop_path, **timm_arguments)
+    vit = plain_vit(name, image_size, drop_path, stem, **timm_arguments)
     if weights is not None:
         load_pretrained(vit, cached_weights(f"{name}.orig_in21k_ft_in1k") if weights == "imagenet" else weights)
     repeat_token(vit, tokens)
     insert_experts(vit, tokens, experts, switches)
     return TokenTrunk(vit, tokens)
+
+# %% ../../../nbs/uniat/01_six_tokens.ipynb #7cb99b26
+class PooledTrunk(TokenTrunk):
+    """The mean of the tokens as a map of one pixel, for heads that know no scenarios: B x 3 x H x W -> B x C x 1 x 1."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images).mean(1)[..., None, None]
+
+def pooled_vit_trunk(**arguments) -> PooledTrunk:
+    """The trunk of a common start: `vit_trunk` (its arguments) with the mean of all tokens as its feature."""
+    trunk = vit_trunk(**arguments)
+    return PooledTrunk(trunk.vit, trunk.tokens)
 
 # %% ../../../nbs/uniat/01_six_tokens.ipynb #d012f6c7
 class ScenarioOutput(NamedTuple):

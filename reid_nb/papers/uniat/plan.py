@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ANYTIME', 'CROSS', 'OWN', 'SIZES', 'METHODS', 'SOURCES', 'SMOKE_BATCH', 'TRUNK', 'DENSE', 'EVERY_TIME', 'TINY',
-           'TIMES', 'TIMES_COST', 'Size', 'epochs_of', 'of_length', 'scenario_recipe', 'method_recipe', 'small_parts',
+           'TIMES', 'TIMES_COST', 'Size', 'epochs_of', 'of_length', 'scenario_recipe', 'from_scratch', 'method_recipe',
            'resnet_recipe', 'job_name', 'data_of', 'train_job', 'cross_jobs', 'trained_rows', 'source', 'jobs_of',
            'times_job', 'needs', 'artefacts', 'plan']
 
@@ -12,7 +12,7 @@ __all__ = ['ANYTIME', 'CROSS', 'OWN', 'SIZES', 'METHODS', 'SOURCES', 'SMOKE_BATC
 from dataclasses import dataclass
 
 from ...methods import bot, transreid
-from .recipe import ABLATION, RESNET_RECIPE, RIVALS, SAME, UNIAT_RECIPE, row, small
+from .recipe import ABLATION, RESNET_RECIPE, RIVALS, SAME, UNIAT_RECIPE, SMALL_VIT, row, small, start
 from .scenarios import SCENARIOS
 from ...plans import PAPERS, Artefact, Data, Evaluate, Measure, Plan, Preset, Train, slug
 from ...recipes import Recipe
@@ -40,8 +40,8 @@ class Size:
 
 SIZES = {
     "smoke": Size("smoke", "smoke", 2, 2, 2, 0.05, rivals=False),
-    "mini": Size("mini", "smoke", 800, 300, 400, 0.12),
-    "night": Size("night", "mini", 2500, 1000, 1200, 0.12),
+    "mini": Size("mini", "smoke", 1300, 300, 500, 0.25, rivals=False),
+    "night": Size("night", "mini", 2500, 800, 1000, 0.25),
     "gpu": Size("gpu", "gpu", 0, 2000, 2000, 0.3, full=True, threads=4),
     "paper": Size(None, None, 0, 24_000, 24_000, 0.3, full=True, threads=4),
 }
@@ -67,6 +67,10 @@ def scenario_recipe(name: str, size: Size, steps: int, lr: float = 5e-4) -> Reci
         return of_length(row(name, UNIAT_RECIPE), steps)
     return small(name, lr=lr, **epochs_of(steps))
 
+def from_scratch(size: Size) -> dict[str, int]:
+    """How long a network without the common start trains: as many steps as the start and a row together."""
+    return epochs_of(size.trunk + size.steps)
+
 # %% ../../../nbs/uniat/06_plan.ipynb #6b23f86a
 def method_recipe(name: str, size: Size) -> Recipe:
     """BoT or TransReID at a size."""
@@ -74,20 +78,14 @@ def method_recipe(name: str, size: Size) -> Recipe:
         own = bot.BOT if name == "BoT" else transreid.TRANSREID.scaled(model_args=transreid.TRANSREID.model_args | {"stride": 16})
         return own.scaled(name=name, **epochs_of(size.resnet)) if size.twin else own.scaled(name=name)
     make = bot.small if name == "BoT" else transreid.small
-    return make(image_size=(64, 32), **small_parts(name)).scaled(name=name, **epochs_of(size.resnet))
-
-def small_parts(name: str) -> dict:
-    """What makes a method's network as small as the others': quarter width, or the ViT of width 96 with patches of 8."""
-    if name == "BoT":
-        return {}
-    vit = {"name": "vit_tiny_patch16_224", "patch_size": 8, "embed_dim": 96, "depth": 4, "num_heads": 4, "image_size": [64, 32], "stride": 8}
-    return {"model_args": vit}
+    vit = {} if name == "BoT" else {"model_args": {**SMALL_VIT, "stride": 1}}   # as small as the others
+    return make(**vit).scaled(name=name, **from_scratch(size))
 
 def resnet_recipe(size: Size) -> Recipe:
     """The plain ResNet-50 of Table 1 at a size."""
     if size.full:
         return of_length(RESNET_RECIPE, size.resnet)
-    return RESNET_RECIPE.scaled(model_args={"depth": 50, "last_stride": 1, "width": 0.25}, image_size=(64, 32), pad=3, init="random",
+    return RESNET_RECIPE.scaled(model_args={"depth": 50, "last_stride": 1, "width": 0.25}, image_size=(128, 64), pad=5, init="random",
                                 optimizer="adam", lr=1e-3, fast_factor=2.0, rate_changes="step", **epochs_of(size.resnet))
 
 # %% ../../../nbs/uniat/06_plan.ipynb #34c54f52
@@ -125,9 +123,9 @@ def source(name: str) -> str:
 
 def jobs_of(size: Size, seed: int) -> list[Train | Evaluate]:
     """All jobs of one seed."""
-    start = job_name(TRUNK, seed) if size.trunk else None
-    trunk = [train_job(TRUNK, scenario_recipe("Baseline", size, size.trunk, lr=1e-3).scaled(name=TRUNK), "at_ustc", size, seed)] if start else []
-    rows = [train_job(name, scenario_recipe(name, size, size.steps), "at_ustc", size, seed, start) for name in trained_rows(size)]
+    first = job_name(TRUNK, seed) if size.trunk else None
+    trunk = [train_job(TRUNK, start(**epochs_of(size.trunk)), "at_ustc", size, seed)] if first else []
+    rows = [train_job(name, scenario_recipe(name, size, size.steps), "at_ustc", size, seed, first) for name in trained_rows(size)]
     methods = [train_job(name, method_recipe(name, size), "at_ustc", size, seed) for name in METHODS]
     sources = [train_job(source(name), resnet_recipe(size), dataset, size, seed) for name, dataset in SOURCES.items()]
     tested = (*ABLATION, *METHODS, *(source(name) for name in SOURCES))

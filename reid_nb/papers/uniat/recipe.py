@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BLOCKS', 'UNDECAYED', 'UNIAT_RECIPE', 'ABLATION', 'RIVALS', 'SAME', 'RESNET_RECIPE', 'SMALL_VIT', 'fast_parts', 'row',
-           'unified', 'released', 'small']
+           'unified', 'released', 'small', 'start']
 
 # %% ../../../nbs/uniat/05_recipe.ipynb #a117e43a
 from ...errors import unknown
@@ -61,14 +61,22 @@ RESNET_RECIPE = UNIAT_RECIPE.scaled(
     criterion="reid_nb.losses:build", losses={"cross_entropy": {"smoothing": 0.0}}, lr=0.02, fast="neck classifier", undecayed="")
 
 # %% ../../../nbs/uniat/05_recipe.ipynb #5a696020
-SMALL_VIT = {"name": "vit_tiny_patch16_224", "patch_size": 8, "embed_dim": 96, "depth": 4, "num_heads": 4, "image_size": [64, 32], "drop_path": 0.05}
+SMALL_VIT = {"name": "vit_tiny_patch16_224", "embed_dim": 192, "depth": 3, "num_heads": 3, "image_size": [128, 64], "drop_path": 0.0,
+             "stem": {"depth": 50, "width": 0.25}}
 
 def small(name: str, epochs: int, batches: int = 50, lr: float = 1e-3, **changes) -> Recipe:
-    """A row for two cores: a ViT of width 96 and depth 4 on 64 x 32, from random weights or a warm start, by Adam.
+    """A row for two cores: three blocks of width 192 on the front of a narrow ResNet, 128 x 64, from a warm start (see `start`), by Adam.
 
     `epochs` x `batches`: its length in steps of 64 images. `changes`: fields of the recipe.
     """
-    options = {"model_args": {**SMALL_VIT, "tokens": 6, "experts": None}, "image_size": (64, 32), "pad": 3, "init": "random", "optimizer": "adam",
+    options = {"model_args": {**SMALL_VIT, "tokens": 6, "experts": None}, "image_size": (128, 64), "pad": 5, "init": "random", "optimizer": "adam",
                "lr": lr, "fast": fast_parts(SMALL_VIT["depth"]), "fast_factor": 2.0, "epochs": epochs, "batches": batches, "warmup_epochs": 0.1 * epochs,
                "rate_changes": "step"}
     return row(name, UNIAT_RECIPE.scaled(**options), **changes)
+
+def start(epochs: int, batches: int = 50, lr: float = 1e-3) -> Recipe:
+    """The common start of all rows for two cores, in place of pretrained weights: one feature, cross-entropy and triplet loss (Luo et al., BoT, CVPRW 2019)."""
+    return Recipe(name="trunk", model="reid_nb.papers.uniat.model:pooled_vit_trunk", model_args={**SMALL_VIT, "tokens": 6, "experts": None},
+                  losses={"cross_entropy": {"smoothing": 0.1}, "triplet": {"margin": 0.3}}, image_size=(128, 64), identities=16, images=4,
+                  epochs=epochs, batches=batches, optimizer="adam", lr=lr, weight_decay=0.0, schedule="cosine", warmup_epochs=0.05 * epochs,
+                  flip=0.5, pad=5, erasing=0.5)
