@@ -16,7 +16,7 @@ from reid_nb.world.writing import LOOKS, as_dataset, description, write_twin
 TWINS = [at_ustc, cuhk03, deepchange, llcm, ltcc, msmt17, prcc, regdb, sysu_mm01, vc_clothes]
 MINI = {module.SITE.name: module.plan("mini") for module in TWINS}
 TINY = TwinSize(2, 2, 1, 1, height=16, width=8)
-HASHES = {"at_ustc": "0df58d988e1deb58", "cuhk03": "2908dd374f923489", "deepchange": "ceee77a8944211f0", "llcm": "eb959aba68cc923b",
+HASHES = {"at_ustc": "928c0ef0479c0926", "cuhk03": "2908dd374f923489", "deepchange": "ceee77a8944211f0", "llcm": "eb959aba68cc923b",
           "ltcc": "ed0a20d9977411fa", "msmt17": "dfac1571ed5899ef", "prcc": "ede754ed2ddd43f7", "regdb": "f24c4689e28e3494",
           "sysu_mm01": "f20317c8d22218ef", "vc_clothes": "d3b7629263b61107"}   # of the mini plans: their first 16 digits
 MOMENTS = {"DT": ["DT"], "NT": ["NT"], "AD": ["DT", "NT"]}
