@@ -54,7 +54,7 @@ def status_of(kind: str, value: float | None, paper_text: str, paper_value: floa
 
     `match`, `differs`: compared, with the printed digits or, where `paper_value` is a closed formula's, to 1e-3.
     `shown`: both numbers stand there and may not be compared. `not-published`: the paper gives none. Without a value of ours
-    it is the `reason` (`needs-data`, `left-out`, `needs-gpu`), else `missing`.
+    it is the `reason` (`needs-data`, `left-out`, `quoted`, `needs-gpu`), else `missing`.
     """
     if value is None or not math.isfinite(value):
         return reason or "missing"
@@ -89,7 +89,7 @@ def put(self: Sheet, row: str, column: str, values, *, spread: float | None = No
     """Put `values` (a number, or one number a seed) into a cell, with where they came from.
 
     `spread` is the standard deviation over seeds unless given. `run`: names of runs, joined by spaces. `reason`: why
-    there is no value (`needs-data`, `left-out`, `needs-gpu`), with `values=None`. `seeds`: how many a number of its own rests on. `origin`: what the run read, "real" or
+    there is no value (`needs-data`, `left-out`, `quoted`, `needs-gpu`), with `values=None`. `seeds`: how many a number of its own rests on. `origin`: what the run read, "real" or
     "twin", by its own record; only "real" makes a number comparable.
     """
     if (row, column) not in self.cells.index:

@@ -42,7 +42,7 @@ def judge(margin: float, spread: float, basis: str, enough: bool = True) -> Verd
 class NotHere(Exception):
     """A claim needs a cell that has no value at this preset; carries what would give it one, empty for a larger preset."""
 
-REMEDIES = {"left-out": "", "needs-gpu": "", "needs-data": "the real dataset"}
+REMEDIES = {"quoted": "the methods that this paper quotes", "left-out": "", "needs-gpu": "", "needs-data": "the real dataset"}
 
 @dataclass(frozen=True)
 class Evidence:

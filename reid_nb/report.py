@@ -45,6 +45,7 @@ STATUSES = {
     "missing": ("∅", "missing", "It should be here; the step that computes it failed or did not run."),
     "needs-data": ("◇", "need the real dataset", "Cannot be computed without a dataset that is not on this machine."),
     "left-out": ("◇", "left out at this preset", "Left out at this preset for time; a larger one (mini, night, gpu or paper) has it."),
+    "quoted": ("❝", "quoted", "Another method's number as this paper prints it; the method is not trained here at any preset."),
     "needs-gpu": ("◇", "need a GPU", "Cannot be computed on this machine in reasonable time."),
     "not-published": ("◦", "not printed in the paper", "The paper prints no value for it (a bar, a curve, a column that "
                                                        "we add). Nothing is guessed by eye."),
@@ -327,6 +328,7 @@ def still_open(findings: Findings) -> list[dict]:
          "needs preset paper: the real dataset under its licence, and a GPU"),
         (counts["needs-data"], "numbers of any kind need a real dataset", "reid-nb data lists each one and where to ask for it"),
         (counts["left-out"], "numbers are left out at this preset for time", "a larger preset has them (mini, night, gpu, paper)"),
+        (counts["quoted"], "numbers of other methods are quoted", "their own papers have to be reproduced for them"),
         (counts["needs-gpu"], "numbers need a GPU", "run preset gpu or paper on a machine that has one"),
         (counts["not-published"], "values are not printed in the paper", "bars, curves, added columns: nothing to compare with"),
     ]
@@ -595,12 +597,12 @@ header { padding-top: 2rem; }
 _STYLES["statuses"] = """
 .match, .formula, .holds, .done { --tone: var(--good); } .differs, .fails, .failed, .missing { --tone: var(--bad); }
 .shown { --tone: var(--shown); } .undecided { --tone: var(--maybe); }
-.needs-data, .left-out, .needs-gpu, .not-here, .not-published, .open { --tone: var(--none); }
+.needs-data, .left-out, .quoted, .needs-gpu, .not-here, .not-published, .open { --tone: var(--none); }
 .bar .differs, .bar .fails, .bar .failed { background: repeating-linear-gradient(45deg, var(--tone) 0 4px, transparent 4px 6px); }
 .bar .missing { background: none; border: 2px solid var(--tone); }
 .bar .formula { background: repeating-linear-gradient(0deg, var(--tone) 0 3px, transparent 3px 5px); }
 .bar .undecided { background: repeating-linear-gradient(90deg, var(--tone) 0 3px, transparent 3px 5px); }
-.bar .needs-data, .bar .left-out, .bar .needs-gpu, .bar .not-here, .bar .open { background: none; border: 1px solid var(--tone); }
+.bar .needs-data, .bar .left-out, .bar .quoted, .bar .needs-gpu, .bar .not-here, .bar .open { background: none; border: 1px solid var(--tone); }
 .bar .not-published { background: repeating-linear-gradient(90deg, var(--tone) 0 1px, transparent 1px 4px); }
 .sign { color: var(--tone); font-family: var(--sans); font-weight: 700; }
 """

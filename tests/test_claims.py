@@ -55,6 +55,7 @@ def test_numbers_of_an_unjudged_preset_are_not_judged(kind, ask):
 
 
 @pytest.mark.parametrize("status, needs", [("left-out", "preset gpu or larger"), ("needs-gpu", "preset gpu or larger"), ("needs-data", "the real dataset"),
+                                           ("quoted", "the methods that this paper quotes"),
                                            ("missing", "the artefact t (a, m)")])
 def test_a_gap_names_its_remedy(status, needs):
     found = Claim("p", "t", "c", "a beats b", "", "IV", lambda e: trained_above(e, A, B), "gpu").evaluate(evidence(np.nan, 0.5, status=status))
