@@ -18,6 +18,7 @@ import importlib
 import importlib.util
 import json
 import os
+import pkgutil
 import platform
 import shutil
 import subprocess
@@ -303,8 +304,7 @@ def builder(function: str, arguments: dict):
     """A function without arguments that builds the embedding network of a candidate."""
     from reid_nb.backbones import ReIDModel
 
-    module, _, name = function.partition(":")
-    return lambda: ReIDModel(getattr(importlib.import_module(module), name)(**arguments), num_classes=1)
+    return lambda: ReIDModel(pkgutil.resolve_name(function)(**arguments), num_classes=1)
 
 def teller(folder: Path) -> Callable[[int, int], None]:
     """A function of (done, total) that tells the batch how far a measurement is."""
@@ -324,8 +324,7 @@ def execute_profile(plan: Plan, job: Profile, folder: Path) -> dict:
 # %% ../nbs/laboratory/runs.ipynb #8ced287e
 def execute_measure(plan: Plan, job: Measure, folder: Path) -> dict:
     """Let the job's function take its times; writes `times.csv` and returns what `run.json` says about it."""
-    module, _, name = job.function.partition(":")
-    measured = getattr(importlib.import_module(module), name)(**job.arguments, progress=teller(folder))
+    measured = pkgutil.resolve_name(job.function)(**job.arguments, progress=teller(folder))
     with atomic(folder / "times.csv") as partial:
         measured.to_csv(partial, index=False)
     return {"conditions": measured.attrs["machine"], "measured": measured.attrs["settings"]}

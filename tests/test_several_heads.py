@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_training import TINY, make_dataset
+from test_training import TINY, day_and_night
 from torch import nn
 
 from reid_nb import training
@@ -29,10 +29,7 @@ HERE = Path(__file__).stem
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
     """Six people with two outfits, by day and by night."""
-    plain = make_dataset(tmp_path_factory.mktemp("colours"), people=6, images=8)
-    number = np.arange(len(plain.train))
-    table = plain.train.assign(clothes=number // 4 % 2 + 1, modality=np.where(number % 2, "ir", "rgb"))
-    return Dataset("colours", plain.root, table, table[:4].copy(), table[4:].reset_index(drop=True), "own")
+    return day_and_night(tmp_path_factory.mktemp("colours"))
 
 
 # ---------------------------------------------------------------- a network with two heads, as a recipe names it

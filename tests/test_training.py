@@ -41,6 +41,14 @@ def make_dataset(root: Path, people: int = 6, images: int = 4) -> Dataset:
     return Dataset("colours", root, table, table[:2].copy(), table[2:].reset_index(drop=True), "own")
 
 
+def day_and_night(root: Path) -> Dataset:
+    """The same people with labels of two outfits and two modalities; a test split is cut from the training images."""
+    plain = make_dataset(root, people=6, images=8)
+    number = np.arange(len(plain.train))
+    table = plain.train.assign(clothes=number // 4 % 2 + 1, modality=np.where(number % 2, "ir", "rgb"))
+    return Dataset("colours", plain.root, table, table[:4].copy(), table[4:].reset_index(drop=True), "own")
+
+
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
     return make_dataset(tmp_path_factory.mktemp("colours"))

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_training import make_dataset
+from test_training import day_and_night
 
 from reid_nb import training
 from reid_nb.errors import UsageError
@@ -66,10 +66,7 @@ def test_the_resnet_of_table_1_is_the_plain_one():
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    plain = make_dataset(tmp_path_factory.mktemp("colours"), people=6, images=8)
-    number = np.arange(len(plain.train))
-    table = plain.train.assign(clothes=number // 4 % 2 + 1, modality=np.where(number % 2, "ir", "rgb"))
-    return Dataset("colours", plain.root, table, table[:4].copy(), table[4:].reset_index(drop=True), "own")
+    return day_and_night(tmp_path_factory.mktemp("colours"))
 
 
 def tiny(name, **changes):

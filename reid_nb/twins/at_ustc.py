@@ -6,7 +6,7 @@
 __all__ = ['SITE', 'DATES', 'OUTFITS', 'VIEWS', 'PARTS', 'SIZES', 'COLUMNS', 'TWIN', 'plan', 'write']
 
 # %% ../../nbs/foundations/07i_at_ustc_twin.ipynb #2938041a
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -59,11 +59,5 @@ SIZES = {"smoke": TwinSize(8, 8, 2, 1), "mini": TwinSize(200, 60, 2, 1), "night"
          "gpu": TwinSize(135, 135, 10, 3, height=256, width=128)}
 COLUMNS = ("pid", "camid", "clothes", "date", "frame", "modality", "part")
 TWIN = Twin(SITE, 1, COLUMNS, SIZES, _plan, most=999)
-
-def plan(size: str | TwinSize, seed: int = 0) -> pd.DataFrame:
-    """The table of a whole twin, one row an image, with the fields of `over_time.Sighting`."""
-    return planned(TWIN, size, seed)
-
-def write(folder: str | Path, size: str | TwinSize, seed: int = 0, workers: int = 2, progress: bool = True, look: str = "normal") -> Path:
-    """Write the twin and return its folder; `over_time.write_over_time` says how."""
-    return write_over_time(TWIN, folder, size, seed, workers, progress, look)
+plan = partial(planned, TWIN)
+write = partial(write_over_time, TWIN)

@@ -6,7 +6,7 @@
 __all__ = ['SITE', 'FOLDERS', 'SIZES', 'TWIN', 'plan', 'write']
 
 # %% ../../nbs/foundations/07n_cuhk03_twin.ipynb #54539b28
-from pathlib import Path
+from functools import partial
 
 import pandas as pd
 
@@ -35,10 +35,5 @@ def _plan(size: TwinSize, seed: int) -> pd.DataFrame:
 
 SIZES = {"smoke": TwinSize(4, 8, 2, 3), "mini": TwinSize(4, 40, 4, 6), "night": TwinSize(4, 120, 4, 5), "gpu": TwinSize(8, 300, 4, 5, height=256, width=128)}
 TWIN = Twin(SITE, 1, ("pid", "camid"), SIZES, _plan)
-def plan(size: str | TwinSize, seed: int = 0) -> pd.DataFrame:
-    """The table of a whole twin, one row an image, with the fields of `over_time.Sighting`."""
-    return planned(TWIN, size, seed)
-
-def write(folder: str | Path, size: str | TwinSize, seed: int = 0, workers: int = 2, progress: bool = True, look: str = "normal") -> Path:
-    """Write the twin and return its folder; `over_time.write_over_time` says how."""
-    return write_over_time(TWIN, folder, size, seed, workers, progress, look)
+plan = partial(planned, TWIN)
+write = partial(write_over_time, TWIN)

@@ -6,7 +6,7 @@
 __all__ = ['SITE', 'DATES', 'SIZES', 'TWIN', 'plan', 'write']
 
 # %% ../../nbs/foundations/07q_deepchange_twin.ipynb #bf6a1157
-from pathlib import Path
+from functools import partial
 
 import pandas as pd
 
@@ -47,10 +47,5 @@ def _lists(table: pd.DataFrame, seed: int) -> dict[str, str]:
 
 SIZES = {"smoke": TwinSize(8, 8, 2, 2), "mini": TwinSize(60, 40, 3, 2), "night": TwinSize(100, 100, 4, 3), "gpu": TwinSize(200, 200, 5, 4, height=256, width=128)}
 TWIN = Twin(SITE, 1, ("pid", "camid", "date", "frame", "seqid", "time"), SIZES, _plan, _lists)
-def plan(size: str | TwinSize, seed: int = 0) -> pd.DataFrame:
-    """The table of a whole twin, one row an image, with the fields of `over_time.Sighting`."""
-    return planned(TWIN, size, seed)
-
-def write(folder: str | Path, size: str | TwinSize, seed: int = 0, workers: int = 2, progress: bool = True, look: str = "normal") -> Path:
-    """Write the twin and return its folder; `over_time.write_over_time` says how."""
-    return write_over_time(TWIN, folder, size, seed, workers, progress, look)
+plan = partial(planned, TWIN)
+write = partial(write_over_time, TWIN)

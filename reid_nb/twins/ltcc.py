@@ -6,7 +6,7 @@
 __all__ = ['SITE', 'FOLDERS', 'SIZES', 'TWIN', 'plan', 'write']
 
 # %% ../../nbs/foundations/07p_ltcc_twin.ipynb #5bea0b93
-from pathlib import Path
+from functools import partial
 
 import pandas as pd
 
@@ -48,10 +48,5 @@ def _lists(table: pd.DataFrame, seed: int) -> dict[str, str]:
 
 SIZES = {"smoke": TwinSize(6, 9, 2, 2), "mini": TwinSize(6, 40, 3, 2), "night": TwinSize(6, 75, 3, 4), "gpu": TwinSize(8, 75, 6, 8, height=256, width=128)}
 TWIN = Twin(SITE, 1, ("pid", "camid", "clothes", "frame", "part"), SIZES, _plan, _lists, most=999, least=3)
-def plan(size: str | TwinSize, seed: int = 0) -> pd.DataFrame:
-    """The table of a whole twin, one row an image, with the fields of `over_time.Sighting`."""
-    return planned(TWIN, size, seed)
-
-def write(folder: str | Path, size: str | TwinSize, seed: int = 0, workers: int = 2, progress: bool = True, look: str = "normal") -> Path:
-    """Write the twin and return its folder; `over_time.write_over_time` says how."""
-    return write_over_time(TWIN, folder, size, seed, workers, progress, look)
+plan = partial(planned, TWIN)
+write = partial(write_over_time, TWIN)

@@ -6,7 +6,7 @@
 __all__ = ['SITE', 'DAYS', 'HOURS', 'SIZES', 'TWIN', 'plan', 'write']
 
 # %% ../../nbs/foundations/07m_msmt17_twin.ipynb #10459f01
-from pathlib import Path
+from functools import partial
 
 import pandas as pd
 
@@ -51,10 +51,5 @@ def _lists(table: pd.DataFrame, seed: int) -> dict[str, str]:
 
 SIZES = {"smoke": TwinSize(8, 8, 2, 2), "mini": TwinSize(60, 40, 4, 4), "night": TwinSize(150, 100, 4, 4), "gpu": TwinSize(300, 300, 6, 6, height=256, width=128)}
 TWIN = Twin(SITE, 1, ("pid", "camid", "part"), SIZES, _plan, _lists)
-def plan(size: str | TwinSize, seed: int = 0) -> pd.DataFrame:
-    """The table of a whole twin, one row an image, with the fields of `over_time.Sighting`."""
-    return planned(TWIN, size, seed)
-
-def write(folder: str | Path, size: str | TwinSize, seed: int = 0, workers: int = 2, progress: bool = True, look: str = "normal") -> Path:
-    """Write the twin and return its folder; `over_time.write_over_time` says how."""
-    return write_over_time(TWIN, folder, size, seed, workers, progress, look)
+plan = partial(planned, TWIN)
+write = partial(write_over_time, TWIN)

@@ -6,7 +6,7 @@
 __all__ = ['SITE', 'VIEWS', 'SIZES', 'TWIN', 'plan', 'write']
 
 # %% ../../nbs/foundations/07l_regdb_twin.ipynb #258f7744
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -57,10 +57,5 @@ def _lists(table: pd.DataFrame, seed: int) -> dict[str, str]:
 
 SIZES = {"smoke": TwinSize(4, 4, 10, 10), "mini": TwinSize(30, 30, 10, 10), "night": TwinSize(60, 60, 10, 10), "gpu": TwinSize(206, 206, 10, 10, height=256, width=128)}
 TWIN = Twin(SITE, 1, ("pid", "camid", "modality", "part"), SIZES, _plan, _lists)
-def plan(size: str | TwinSize, seed: int = 0) -> pd.DataFrame:
-    """The table of a whole twin, one row an image, with the fields of `over_time.Sighting`."""
-    return planned(TWIN, size, seed)
-
-def write(folder: str | Path, size: str | TwinSize, seed: int = 0, workers: int = 2, progress: bool = True, look: str = "normal") -> Path:
-    """Write the twin and return its folder; `over_time.write_over_time` says how."""
-    return write_over_time(TWIN, folder, size, seed, workers, progress, look)
+plan = partial(planned, TWIN)
+write = partial(write_over_time, TWIN)

@@ -118,17 +118,15 @@ OTHERS = ("Market1501", "CUHK03", "MSMT17", "SYSU-MM01", "RegDB", "LLCM", "PRCC"
 def exceeds_others(column: str, times: float = 1.0) -> Callable[[Evidence], Verdict]:
     """A predicate: a count of AT-USTC is more than `times` that of every other real dataset."""
     def predicate(evidence: Evidence) -> Verdict:
-        ours, theirs = counted(evidence, "figure_4", "AT-USTC", column), [counted(evidence, "figure_4", row, column) for row in OTHERS]
-        if ours is None or None in theirs:
-            return NEEDS_REAL
-        return judge(ours - times * max(theirs), 0.0, "count")
+        ours, *theirs = (counted(evidence, "figure_4", row, column) for row in ("AT-USTC", *OTHERS))
+        return NEEDS_REAL if None in (ours, *theirs) else judge(ours - times * max(theirs), 0.0, "count")
 
     return predicate
 
 # %% ../../../nbs/uniat/04_claims.ipynb #71a4053d
-def structure(column: str, rows: dict[str, int]) -> Callable[[Evidence], Verdict]:
+def structure(column: str) -> Callable[[Evidence], Verdict]:
     """A predicate: a column of Figure 4 is 1 or 0 as said for each of the real datasets."""
-    return lambda evidence: weakest(*(as_printed(column, row=row)(evidence) for row in rows))
+    return lambda evidence: weakest(*(as_printed(column, row=row)(evidence) for row in (*OTHERS, "AT-USTC")))
 
 DATASET += [
     Claim("uniat", "figure_4", "4 times more often photographed",
@@ -145,12 +143,12 @@ DATASET += [
           "the three Tr-ReID datasets, Market1501 [58], CUHK03 [21], and MSMT17 [46] do not include clothing changes and IR cameras; ... the "
           "three CC-ReID datasets, PRCC [50], LTCC [35], and DeepChange [48] do not include IR cameras",
           "By the labels of every dataset.", "3",
-          structure("has infrared images", dict.fromkeys((*OTHERS, "AT-USTC")))),
+          structure("has infrared images")),
     Claim("uniat", "figure_4", "who has clothes changes",
           "the three Tr-ReID datasets, Market1501 [58], CUHK03 [21], and MSMT17 [46] do not include clothing changes ... the three CM-ReID "
           "datasets, SYSU-MM01 [47], RegDB [34], and LLCM [57] do not consider clothing changes",
           "By the labels of every dataset.", "3",
-          structure("has clothes changes", dict.fromkeys((*OTHERS, "AT-USTC")))),
+          structure("has clothes changes")),
 ]
 
 # %% ../../../nbs/uniat/04_claims.ipynb #45e7f23d
@@ -159,8 +157,8 @@ MEAN = ("AVG Rank-1", "AVG mAP")
 
 def fewest_identities(evidence: Evidence) -> Verdict:
     """AT-USTC has the fewest training identities of Table 1."""
-    ours, theirs = counted(evidence, "table_1", "AT-USTC", "identities"), [counted(evidence, "table_1", row, "identities") for row in TRAINED_ON]
-    return NEEDS_REAL if ours is None or None in theirs else judge(min(theirs) - ours, 0.0, "count")
+    ours, *theirs = (counted(evidence, "table_1", row, "identities") for row in ("AT-USTC", *TRAINED_ON))
+    return NEEDS_REAL if None in (ours, *theirs) else judge(min(theirs) - ours, 0.0, "count")
 
 DATASET += [
     Claim("uniat", "table_1", "AT-USTC teaches best",
