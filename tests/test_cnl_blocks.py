@@ -271,7 +271,7 @@ def test_widths_that_a_reduction_does_not_divide_are_rounded_down():
 
 
 def inner_of(block, channels):
-    return block.pixels.widths[0] if isinstance(block, RAGA) else block.inner
+    return block.pixels.inner if isinstance(block, RAGA) else block.inner
 
 
 @pytest.mark.parametrize("name", BLOCKS)

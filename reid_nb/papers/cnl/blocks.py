@@ -166,11 +166,11 @@ class RelationGate(nn.Module):
     def __init__(self, features: int, nodes: int, reduction: int = 8):
         super().__init__()
         self.features, self.nodes = features, nodes
-        self.widths = inner, relations = inner_width(features, reduction), inner_width(nodes, reduction)  # the pair, and a name for each
-        self.hidden = inner_width(1 + relations, reduction)
-        self.theta, self.phi, self.own = (embedding(features, inner) for _ in range(3))
-        self.relations = embedding(2 * nodes, relations)
-        self.decide = nn.Sequential(embedding(1 + relations, self.hidden), nn.Conv1d(self.hidden, 1, 1, bias=False), nn.BatchNorm1d(1))
+        self.inner, self.related = inner_width(features, reduction), inner_width(nodes, reduction)
+        self.hidden = inner_width(1 + self.related, reduction)
+        self.theta, self.phi, self.own = (embedding(features, self.inner) for _ in range(3))
+        self.relations = embedding(2 * nodes, self.related)
+        self.decide = nn.Sequential(embedding(1 + self.related, self.hidden), nn.Conv1d(self.hidden, 1, 1, bias=False), nn.BatchNorm1d(1))
 
     def matrix(self, nodes: torch.Tensor) -> torch.Tensor:
         """The relations G, B x N x N."""
@@ -183,7 +183,7 @@ class RelationGate(nn.Module):
 
     def cost(self) -> Cost:
         """Closed formula, quadratic in the number of nodes."""
-        f, n, (e, m), d = self.features, self.nodes, self.widths, self.hidden
+        f, n, e, m, d = self.features, self.nodes, self.inner, self.related, self.hidden
         return Cost(parameters=3 * (f + 2) * e + 2 * (n + 1) * m + (m + 3) * d + d + 2,
                     macs=n * (3 * f * e + n * e + 2 * n * m + (1 + m) * d + d))
 
@@ -213,8 +213,8 @@ class RAGA(nn.Module):
 
     def cost(self, height: int, width: int) -> Cost:
         """Closed formula: the sum of the parts. `height` and `width` are those that the block was built for."""
-        # one sum over the parts for the parameters, one for the multiply-adds
-        return Cost(*map(sum, zip(*(gate.cost() for gate in (self.pixels, self.channels) if gate is not None))))
+        costs = [gate.cost() for gate in (self.pixels, self.channels) if gate is not None]
+        return Cost(sum(cost.parameters for cost in costs), sum(cost.macs for cost in costs))
 
 # %% ../../../nbs/cnl/01_attention_blocks.ipynb #be241621
 def softmax_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

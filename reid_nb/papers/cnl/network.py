@@ -96,10 +96,11 @@ def _checked(position: int | str, shapes: pd.DataFrame) -> int:
     """The position as a number, if the network has it."""
     if str(position) in map(str, shapes.index):
         return int(position)
-    # for each stage its span of positions ("2 to 4", or "1") and its name in words
-    spans = [(f"{part.index[0]} to {part.index[-1]}" if len(part) > 1 else f"{part.index[0]}", f"stage {stage}" if stage else "after the stem")
-             for stage, part in shapes.groupby("stage")]
-    raise UsageError(f"There is no position {position!r}. Allowed: {', '.join(f'{span} ({where})' for span, where in spans)}.")
+    allowed = []
+    for stage, part in shapes.groupby("stage"):
+        span = f"{part.index[0]} to {part.index[-1]}" if len(part) > 1 else f"{part.index[0]}"
+        allowed.append(f"{span} ({f'stage {stage}' if stage else 'after the stem'})")
+    raise UsageError(f"There is no position {position!r}. Allowed: {', '.join(allowed)}.")
 
 # %% ../../../nbs/cnl/02_network.ipynb #9d460c00
 def placement(block: str | None, positions: Iterable[int] | Mapping, block_args: Mapping | None,
@@ -118,8 +119,7 @@ def placement(block: str | None, positions: Iterable[int] | Mapping, block_args:
             raise UsageError(f"block={block!r} with positions={positions}: give both, or neither for a plain network.")
         placed = [(p, {"block": block, **(block_args or {})}) for p in positions]
     shapes = position_shapes() if shapes is None else shapes
-    # `pop` takes the block's name out of its entry; what remains of the entry are the block's arguments
-    chosen = {_checked(p, shapes): (entry.pop("block"), entry) for p, entry in placed}
+    chosen = {_checked(p, shapes): (entry["block"], {key: value for key, value in entry.items() if key != "block"}) for p, entry in placed}
     if len(chosen) < len(placed):
         raise UsageError(f"positions={[p for p, _ in placed]} names a position twice. One block a position.")
     return chosen
@@ -166,12 +166,13 @@ def added_cost(block: str, positions: Iterable[int], block_args: Mapping | None 
                image_size: tuple[int, int] = (256, 128)) -> Cost:
     """Parameters and multiply-adds that `block` at `positions` adds to a ResNet-50, by the blocks' closed formulas."""
     shapes = position_shapes(image_size)
-    costs = []
+    added = Cost(0, 0)
     for position, (name, arguments) in placement(block, positions, block_args).items():
         channels, height, width = map(int, shapes.loc[position, ["C", "H", "W"]])
         with torch.device("meta"):
-            costs.append(build(name, channels, (height, width), **arguments).cost(height, width))
-    return Cost(*map(sum, zip(*costs, strict=True)))
+            block_cost = build(name, channels, (height, width), **arguments).cost(height, width)
+        added = Cost(added.parameters + block_cost.parameters, added.macs + block_cost.macs)
+    return added
 
 # %% ../../../nbs/cnl/02_network.ipynb #610064ea
 SETTINGS: dict[str, tuple[str, dict]] = {

@@ -20,7 +20,8 @@ SMOKE_SPEED = ("ResNet-50", "ResNet-101", "AGW @ 7", "AGW @ 8", "C-NL @ 8", "C-N
 
 def candidates(preset_name: str) -> list[Variant]:
     """Networks to measure, the reference ResNet-50 first, each once."""
-    single = [variant(block, at) for block in BLOCK_NAMES for at in SHAPE_GROUPS.values()]
+    positions = range(1, 18) if preset_name in ("gpu", "paper") else SHAPE_GROUPS.values()
+    single = [variant(block, at) for block in BLOCK_NAMES for at in positions]
     every = {each.row: each for each in [*VARIANTS, *single] if not each.circle}
     return [each for row, each in every.items() if preset_name != "smoke" or row in SMOKE_SPEED]
 
