@@ -246,7 +246,11 @@ def multiply_adds(model: nn.Module, image_size: tuple[int, int] = (256, 128)) ->
 # %% ../../../nbs/uniat/01_six_tokens.ipynb #05e8899d
 def inventory(model: ScenarioHeads) -> list[tuple[str, str, int]]:
     """What an image passes, in order: (part, whose it is, parameters). Blocks are summed; experts are told apart from the FFN."""
-    vit, size = model.trunk.vit, lambda *parts: sum(p.numel() for part in parts for p in (part.parameters() if isinstance(part, nn.Module) else [part]))
+    vit = model.trunk.vit
+
+    def size(*parts: nn.Module | nn.Parameter) -> int:
+        return sum(p.numel() for part in parts for p in ([part] if isinstance(part, nn.Parameter) else part.parameters()))
+
     experts = [block.mlp.experts for block in vit.blocks if hasattr(block.mlp, "experts")]
     owner = "patches" if experts else "patches and tokens"
     everything = size(*vit.blocks)

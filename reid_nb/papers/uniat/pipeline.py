@@ -23,9 +23,13 @@ from ...protocols import SCENARIOS
 # %% ../../../nbs/uniat/06c_pipeline.ipynb #d6817b95
 def flowing(model: ScenarioHeads, image_size: tuple[int, int] = (256, 128)) -> dict[str, tuple[int, ...]]:
     """Shape, for one image, of what leaves each submodule in training, by the submodule's name; "" is the model's embeddings. The model lies on the meta device."""
-    seen = {}
-    hooks = [module.register_forward_hook(lambda _, __, out, name=name: seen.update({name: tuple(out.shape[1:])} if isinstance(out, torch.Tensor) else {}))
-             for name, module in model.named_modules()]
+    seen, names = {}, {module: name for name, module in model.named_modules()}
+
+    def note(module: nn.Module, inputs: tuple, out) -> None:
+        if isinstance(out, torch.Tensor):
+            seen[names[module]] = tuple(out.shape[1:])
+
+    hooks = [module.register_forward_hook(note) for module in names]
     training = model.training
     with torch.no_grad():   # two images: a BatchNorm that trains refuses one
         output = compute_all(model).train()(torch.empty(2, 3, *image_size, device="meta"))
