@@ -180,5 +180,5 @@ def test_weights_for_square_images_are_interpolated_and_others_refused(tmp_path)
     with pytest.raises(ReidError, match="same ViT"):
         transreid.vit(image_size=(64, 32), weights=path, **TINY | {"embed_dim": 24})
     for name in ("resnet18", "vit_tinny", "vit_base_patch14_reg4_dinov2"):
-        with pytest.raises(UsageError, match="vision transformer"):
+        with pytest.raises(UsageError, match="Vision Transformer|no network named"):
             transreid.vit(name, depth=1)

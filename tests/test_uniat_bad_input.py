@@ -221,7 +221,7 @@ TINY = {"image_size": (64, 32), "embed_dim": 48, "depth": 2, "num_heads": 2}
 
 
 @pytest.mark.parametrize("arguments, told", [
-    ({"patch_sise": 8}, "no argument of vit_trunk named 'patch_sise'. Did you mean 'patch_size'"), ({"num_heads": 5}, "cannot be built with .*'num_heads': 5.*multiple of num_heads"),
+    ({"patch_sise": 8}, "no argument of a ViT named 'patch_sise'. Did you mean 'patch_size'"), ({"num_heads": 5}, "cannot be built with .*'num_heads': 5.*multiple of num_heads"),
     ({"image_size": (60, 32)}, r"image_size=\(60, 32\) is no multiple of the patches of 16 x 16"), ({"patch_size": 24}, "no multiple of the patches of 24 x 24"),
     ({"image_size": (64,)}, "height and width in pixels"), ({"image_size": (0, 32)}, "height and width in pixels"), ({"drop_path": 1.5}, "drop_path=1.5"), ({"tokens": 0}, "tokens=0"),
     ({"stem": {"depht": 50}}, "no argument of a stem named 'depht'. Did you mean 'depth'")])

@@ -12,12 +12,12 @@ from reid_nb.backbones import count_parameters, load_matching
 from reid_nb.errors import ReidError, UsageError
 from reid_nb.papers.uniat import model as model_module
 from reid_nb.papers.uniat.experts import EXPERTS, LAYOUTS, Experts, Gate, added_parameters, grouped, layout
-from reid_nb.papers.uniat.model import (PAPER_CLASSES, ScenarioHeads, inventory, multiply_adds, paper_size, plain_vit, resize_positions,
-                                        vit_trunk)
+from reid_nb.papers.uniat.model import (PAPER_CLASSES, ScenarioHeads, inventory, multiply_adds, paper_size, vit_trunk)
 from reid_nb.papers.uniat.scenarios import IR, PAPER, RELEASED, RGB, SEEN, Switches, attributes, scenario_of, switches_of
 from reid_nb.protocols import SCENARIOS
 from reid_nb.recipes import Recipe, build_criterion, build_model
 from reid_nb.transforms import MODALITIES, Classes
+from reid_nb.vision_transformers import plain_vit, resize_positions
 
 TINY = {"image_size": (64, 32), "embed_dim": 48, "depth": 2, "num_heads": 2}
 CLASSES = Classes(3, 5, (0, 0, 1, 1, 2))
