@@ -5,12 +5,14 @@ import pytest
 import torch
 
 from reid_nb import settings
+from reid_nb.cells import paper_cells
 from reid_nb.datasets import registry
 from reid_nb.errors import ReidError
 from reid_nb.papers.uniat import counting, pictures, pipeline
 from reid_nb.papers.uniat.experts import LAYOUTS
-from reid_nb.papers.uniat.model import ScenarioHeads, inventory, vit_trunk
+from reid_nb.papers.uniat.model import ScenarioHeads, inventory, multiply_adds, vit_trunk
 from reid_nb.papers.uniat.plan import SIZES, data_of
+from reid_nb.papers.uniat.speed import compute_all
 from reid_nb.protocols import SCENARIOS
 from reid_nb.runs import twin_module
 from reid_nb.transforms import Classes
@@ -208,6 +210,14 @@ def test_a_line_is_an_expert():
 
 def test_multiply_adds_differ_by_the_gates_alone():
     assert pipeline.paper_macs("moae-12") - pipeline.paper_macs(None) == 12 * 6 * 2 * 768
+
+
+def test_all_experts_computed_cost_one_more_ffn_a_token():
+    """Two experts a scenario instead of one, in one block; the printed reference of Figure 6 is twelve times that above Uni-AT's."""
+    sparse, dense = (multiply_adds(change(vit_trunk(depth=1, experts="moae-12"))) for change in (lambda model: model, compute_all))
+    assert dense - sparse == 6 * 2 * 768 * 3072
+    cells = paper_cells("uniat", "figure_6").set_index(["row", "column"])["paper_value"].loc["multiply-adds"]
+    assert round(1e6 * (cells["Uni-AT (all computed)"] - cells["Uni-AT"])) == 12 * (dense - sparse)
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

@@ -6,12 +6,12 @@ import pytest
 from reid_nb import settings
 from reid_nb.files import project_root
 from reid_nb.papers.uniat.experts import added_parameters
-from reid_nb.papers.uniat.plan import CROSS, DENSE, METHODS, OWN, SIZES, SOURCES, TIMES, job_name, plan, source
+from reid_nb.papers.uniat.plan import CROSS, DENSE, METHODS, OWN, SIZES, SOURCES, TIMES, UNIFIED, job_name, plan, source
 from reid_nb.papers.uniat.recipe import ABLATION, RIVALS, UNIAT_RECIPE
 from reid_nb.papers.uniat.speed import TABLE_2
 from reid_nb.plans import PRESETS
 
-TABLES = {"table_1": SOURCES, "table_2": ["MS-ReID", *RIVALS, "MoAE 12"], "table_3": ABLATION, "table_4": ABLATION,
+TABLES = {"table_1": SOURCES, "table_2": ["MS-ReID", *RIVALS, "MoAE 12"], "table_3": [*ABLATION, UNIFIED], "table_4": ABLATION,
           "table_5": [*METHODS, "Baseline", "Uni-AT"], "table_6": [*METHODS, "Baseline", "Uni-AT"], "mixed": ["Baseline", "Uni-AT"]}
 
 
@@ -53,6 +53,18 @@ def test_rows_train_equally_long_from_one_trunk(made):
     rows = [made.job(job_name(name, 0)) for name in (*ABLATION, *(RIVALS if size.rivals else ()))]
     assert len({(job.recipe.epochs, job.recipe.batches, job.recipe.lr, job.start) for job in rows}) == 1
     assert rows[0].start == ("trunk-s0" if size.trunk else None)
+
+
+def test_one_token_for_all_trains_as_long_as_the_others(made):
+    """Same steps and learning rate, no experts and no scenario-aware loss; its start has one token too, and the others' length."""
+    size, row, other = SIZES[made.preset.name], made.job(job_name(UNIFIED, 0)), made.job("baseline-s0")
+    assert row.recipe.model_args == other.recipe.model_args | {"tokens": 1} and row.recipe.losses == {"said": False, "hdw": False}
+    same = [name for name in row.recipe.to_dict() if name not in ("name", "model_args", "losses")]
+    assert [row.recipe.to_dict()[name] for name in same] == [other.recipe.to_dict()[name] for name in same]
+    assert (row.start is None) == (other.start is None) == (not size.trunk) and row.start != "trunk-s0"
+    if size.trunk:
+        single, common = made.job(row.start).recipe, made.job(other.start).recipe
+        assert single.model_args["tokens"] == 1 and single.scaled(name="x", model_args=common.model_args) == common.scaled(name="x")
 
 
 def test_the_papers_preset_is_the_papers_recipe():
