@@ -37,7 +37,7 @@ PRESETS = {preset.name: preset for preset in [
            "No trained number means anything."),
     Preset("mini", 1, "twin", "cpu", True, "Two CPU cores and minutes: rendered twins, quarter-width networks, one seed. "
            "Trained numbers show the method at work and are not comparable with the paper's."),
-    Preset("night", 3, "twin", "cpu", True, "Two CPU cores and up to two hours a paper: the twins of mini, three seeds, more rows."),
+    Preset("night", 3, "twin", "cpu", True, "Two CPU cores and some hours a paper: the twins of mini or larger ones, three seeds, more rows."),
     Preset("gpu", 3, "twin", "cuda", True, "One GPU: networks of the paper's size, short schedules, on twins."),
     Preset("paper", 3, "real", "cuda", True, "The paper's own recipe on the real dataset: the only preset whose trained "
            "numbers are compared with the paper's."),
