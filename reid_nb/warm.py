@@ -51,9 +51,9 @@ def job(caller: Connection) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     words, log, folder, environment = caller.recv()
-    end_with(caller)
     code = 1
     try:
+        end_with(caller)   # from here on a word of the caller interrupts, even this line
         code = do(words, log, folder, environment)
     except KeyboardInterrupt:
         code = 130

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing.connection import Client
 
 import psutil
 import pytest
@@ -71,6 +72,20 @@ def test_a_job_ends_with_its_caller_and_the_next_one_is_served(shop, tmp_path, s
     fork[0].wait(timeout=60)
     assert caller.returncode == code
     assert subprocess.run(call(log, "plan", "cnl"), env={**os.environ, **shop}).returncode == 0
+
+
+def test_a_job_that_is_stopped_at_once_says_so_and_nothing_else(tmp_path, capfd):
+    with workshop() as where:
+        until = time.time() + 60
+        while not os.path.exists(where[PLACE]) and time.time() < until:
+            time.sleep(0.1)
+        codes = set()
+        for _ in range(20):
+            with Client(where[PLACE], "AF_UNIX") as caller:
+                caller.send((["plan", "cnl"], str(tmp_path / "log"), os.getcwd(), dict(os.environ)))
+                caller.send("stop")
+                codes.add(caller.recv())
+    assert codes == {130} and not capfd.readouterr().err
 
 
 def test_nothing_is_left_of_a_workshop(tmp_path):
