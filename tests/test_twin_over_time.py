@@ -10,6 +10,7 @@ from reid_nb.errors import ReidError, UsageError
 from reid_nb.twins import at_ustc, cuhk03, deepchange, llcm, ltcc, msmt17, prcc, regdb, sysu_mm01, vc_clothes
 from reid_nb.twins.over_time import SEASONS, STRANGERS, WARDROBE, WARDROBES, Sighting, TwinSize, camera_of, picture, shot_of, wardrobe
 from reid_nb.world.modalities import chemistry, night_place, near_infrared_cloth, render_near_infrared, thermal_cloth
+from reid_nb.world.people import make_outfit
 from reid_nb.world.scenes import masked, render
 from reid_nb.world.writing import LOOKS, as_dataset, description, write_twin
 
@@ -252,6 +253,16 @@ def test_seasons_dress_people():
     assert not any(outfit.coat for outfit in outfits["warm"]) and max(outfit.sleeves for outfit in outfits["warm"]) <= .42
     assert sum(outfit.coat is not None for outfit in outfits["cold"]) > 30 and min(outfit.sleeves for outfit in outfits["cold"]) == .98
     assert [outfit.top for outfit in outfits["warm"]] == [outfit.top for outfit in outfits["cold"]]
+
+
+def test_people_keep_half_of_their_habits_and_the_first_outfit_is_anybodys():
+    """The width of trousers is a real number, drawn anew for every outfit, so that two are equal by habit alone."""
+    pairs = [[wardrobe(at_ustc.SITE, 0, owner, number) for number in (0, 1, 2)] for owner in range(1, 801)]
+    kept = [first.bottom_width == second.bottom_width for first, second, _ in pairs]
+    assert abs(np.mean(kept) - 0.5) < 4 * (0.5 * 0.5 / 800) ** 0.5
+    assert all((first.bottom_width == third.bottom_width) == keeps for (first, _, third), keeps in zip(pairs, kept)), "a habit holds for all outfits"
+    index = at_ustc.SITE.own + WARDROBES + WARDROBE * 1
+    assert pairs[0][0] == make_outfit(0, index)
 
 
 def test_no_two_people_or_outfits_share_a_garment():
