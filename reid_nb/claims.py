@@ -6,7 +6,7 @@
 __all__ = ['MIN_SEEDS', 'REMEDIES', 'EQUAL_ACCURACY', 'EQUAL_LATENCY', 'LATENCY_BASIS', 'ORDER_OF_ALL', 'ORDER_OF_ANY',
            'CLAIM_COLUMNS', 'Verdict', 'judge', 'NotHere', 'Evidence', 'bootstrap_spread', 'trained_above',
            'trained_close', 'measured', 'below', 'above', 'adds_more', 'same_speed', 'positive', 'ask', 'weakest',
-           'all_of', 'any_of', 'Claim', 'evaluate_claims']
+           'all_of', 'any_of', 'would_need', 'Claim', 'evaluate_claims']
 
 # %% ../nbs/laboratory/claims.ipynb #4363a78e
 import math
@@ -173,6 +173,10 @@ def any_of(*predicates: Callable[[Evidence], Verdict]) -> Callable[[Evidence], V
     """A predicate: some part holds. The strongest part decides: holds before undecided before not here; among equals the largest margin."""
     key = lambda verdict: (ORDER_OF_ANY.index(verdict.status), math.inf if verdict.margin is None else -verdict.margin)
     return lambda evidence: min((ask(each, evidence) for each in predicates), key=key)
+
+def would_need(what: str) -> Callable[[Evidence], Verdict]:
+    """A predicate that never judges: it says what a judgement would take."""
+    return lambda evidence: Verdict("not here", needs=what)
 
 # %% ../nbs/laboratory/claims.ipynb #59ed95ff
 @dataclass(frozen=True)

@@ -23,13 +23,11 @@ def check_arguments(image_size: tuple[int, int], drop_path: float, arguments: Ma
     """Raise `UsageError` for a size or a rate that is none, or for an argument that timm's `VisionTransformer`, or the `resnet` of a stem, does not have."""
     from timm.models.vision_transformer import VisionTransformer
 
-    known = inspect.signature(VisionTransformer).parameters
-    for argument in arguments:
-        if argument not in known:
-            raise unknown("argument of a ViT", argument, known)
-    for argument in stem:
-        if argument not in inspect.signature(resnet).parameters:
-            raise unknown("argument of a stem", argument, inspect.signature(resnet).parameters)
+    for what, given, taker in (("a ViT", arguments, VisionTransformer), ("a stem", stem, resnet)):
+        known = inspect.signature(taker).parameters
+        for argument in given:
+            if argument not in known:
+                raise unknown(f"argument of {what}", argument, known)
     if len(image_size) != 2 or min(image_size) < 1:
         raise UsageError(f"image_size={tuple(image_size)}: height and width in pixels are needed, for example (256, 128).")
     if not 0 <= drop_path < 1:

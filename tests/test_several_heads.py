@@ -18,7 +18,6 @@ from reid_nb import training
 from reid_nb.errors import ReidError, UsageError
 from reid_nb.losses import build
 from reid_nb.recipes import Recipe, build_model, learning_rate
-from reid_nb.records import Dataset
 from reid_nb.retrieval import extract
 from reid_nb.sampling import IdentitySampler, ModalitySampler
 from reid_nb.transforms import Classes, class_numbers, classes_of, seeded, train_transform

@@ -21,12 +21,16 @@ def call(log, *words):
     return [sys.executable, "-c", "from reid_nb.warm import main; main()", str(log), *map(str, words)]
 
 
+def wait_for_the_door(where):
+    until = time.time() + 60
+    while not os.path.exists(where[PLACE]) and time.time() < until:
+        time.sleep(0.1)
+
+
 @pytest.fixture(scope="module")
 def shop():
     with workshop() as where:
-        until = time.time() + 60
-        while not os.path.exists(where[PLACE]) and time.time() < until:
-            time.sleep(0.1)
+        wait_for_the_door(where)
         yield where
 
 
@@ -76,9 +80,7 @@ def test_a_job_ends_with_its_caller_and_the_next_one_is_served(shop, tmp_path, s
 
 def test_a_job_that_is_stopped_at_once_says_so_and_nothing_else(tmp_path, capfd):
     with workshop() as where:
-        until = time.time() + 60
-        while not os.path.exists(where[PLACE]) and time.time() < until:
-            time.sleep(0.1)
+        wait_for_the_door(where)
         codes = set()
         for _ in range(20):
             with Client(where[PLACE], "AF_UNIX") as caller:
@@ -90,8 +92,6 @@ def test_a_job_that_is_stopped_at_once_says_so_and_nothing_else(tmp_path, capfd)
 
 def test_nothing_is_left_of_a_workshop(tmp_path):
     with workshop() as where:
-        until = time.time() + 60
-        while not os.path.exists(where[PLACE]) and time.time() < until:
-            time.sleep(0.1)
+        wait_for_the_door(where)
         process = server(where)
     assert not process.is_running() and not os.path.exists(where[PLACE])

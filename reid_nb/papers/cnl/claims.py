@@ -9,7 +9,7 @@ __all__ = ['SLIGHT', 'MARGINAL', 'TOO_SLOW', 'CLEARLY', 'FAR', 'Predicate', 'TAB
            'place', 'speed', 'accuracy', 'at', 'better', 'keeps_up', 'no_gain', 'similar', 'faster', 'within', 'beyond',
            'groups', 'channel_before_non_local', 'shape_decides', 'cope', 'does_not_cope', 'same_layout',
            'smaller_products', 'five_percent', 'in_every_case', 'circle', 'same_network', 'rule', 'unbeaten', 'mobile',
-           'would_need', 'unjudged']
+           'unjudged']
 
 # %% ../../../nbs/cnl/04_claims.ipynb #47d7393a
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from dataclasses import replace
 from functools import partial
 
 from ...claims import (EQUAL_ACCURACY, Claim, Evidence, Verdict, above, adds_more, all_of, any_of, below, judge, positive, same_speed,
-                            trained_above, trained_close, weakest)
+                            trained_above, trained_close, weakest, would_need)
 from . import robot
 from .ablation import EVERYWHERE, RAW
 from .mobile_plan import COUNTERPARTS, LABELS
@@ -519,10 +519,6 @@ MOBILE = [
 ]
 
 # %% ../../../nbs/cnl/04_claims.ipynb #5baf9b63
-def would_need(what: str) -> Predicate:
-    """A predicate that never judges: it says what a judgement would take."""
-    return lambda evidence: Verdict("not here", needs=what)
-
 def unjudged(artefact: str, name: str, section: str, quote: str, needs: str) -> Claim:
     """A sentence that is listed and not judged, with what a judgement would need."""
     return Claim("cnl", artefact, name, quote, "Not judged.", section, would_need(needs))

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from . import ablation, mobile_plan, robot
 from .search import SCOPES, rounds, singles
-from .variants import (BLOCK_NAMES, MODEL, SHAPE_GROUPS, SIZES, VARIANTS, Size, Variant, job_name, train_jobs,
+from .variants import (BLOCK_NAMES, MODEL, SIZES, VARIANTS, Size, Variant, job_name, train_jobs,
                                          trunk_jobs, variant)
 from ...plans import PAPERS, Artefact, Plan, Preset, Profile
 
@@ -20,8 +20,7 @@ SMOKE_SPEED = ("ResNet-50", "ResNet-101", "AGW @ 7", "AGW @ 8", "C-NL @ 8", "C-N
 
 def candidates(preset_name: str) -> list[Variant]:
     """Networks to measure, the reference ResNet-50 first, each once."""
-    positions = range(1, 18) if preset_name in ("gpu", "paper") else SHAPE_GROUPS.values()
-    single = [variant(block, at) for block in BLOCK_NAMES for at in positions]
+    single = [variant(block, at) for block in BLOCK_NAMES for at in SCOPES[preset_name].positions]
     every = {each.row: each for each in [*VARIANTS, *single] if not each.circle}
     return [each for row, each in every.items() if preset_name != "smoke" or row in SMOKE_SPEED]
 

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['Place', 'ANY_TIME', 'AVERAGE', 'EVERY_MAP', 'EVERY_R1', 'NEEDS_FULL', 'BATCH', 'NEEDS_REAL', 'DATASET', 'OTHERS',
            'OFTEN', 'DATED', 'TRAINED_ON', 'MEAN', 'TEACHES_BEST', 'ABLATION', 'SIZES', 'STEPS', 'SCORES', 'CROSS',
-           'OTHER_INTERVAL', 'DEFAULT', 'PRCC_QUERIES', 'SETTINGS', 'BOTH', 'TIMES', 'RIVALS', 'DENSE', 'COMPARABLE',
-           'EXPERTS', 'PRINTED_RECIPE', 'STRUCTURE', 'TRAINED_HERE', 'QUOTED', 'METHODS', 'TARGETS', 'PICTURES', 'OPEN',
+           'OTHER_INTERVAL', 'DEFAULT', 'PRCC_QUERIES', 'SETTINGS', 'BOTH', 'TIMES', 'RIVALS', 'COMPARABLE', 'EXPERTS',
+           'PRINTED_RECIPE', 'STRUCTURE', 'TRAINED_HERE', 'QUOTED', 'METHODS', 'TARGETS', 'PICTURES', 'OPEN',
            'BUILT_SO', 'CLAIMS', 'full_size', 'rival', 'higher', 'better', 'by_as_much', 'cheaper', 'counted', 'near',
            'as_printed', 'exceeds', 'exceeds_others', 'more_often', 'up_to_fifteen', 'structure', 'asked',
            'fewest_identities', 'on_real', 'head_above', 'own_head_above', 'own_settings', 'comparable_pairs',
-           'best_of_comparable', 'built', 'beside', 'tighter', 'won_somewhere', 'would_need']
+           'best_of_comparable', 'built', 'beside', 'tighter', 'won_somewhere']
 
 # %% ../../../nbs/uniat/04_claims.ipynb #fcdbcd2e
 import math
@@ -22,8 +22,9 @@ import numpy as np
 import pandas as pd
 
 from ...cells import tolerance
-from ...claims import EQUAL_LATENCY, MIN_SEEDS, Claim, Evidence, Verdict, all_of, any_of, below, judge
+from ...claims import EQUAL_LATENCY, MIN_SEEDS, Claim, Evidence, Verdict, all_of, any_of, below, judge, would_need
 from ...datasets import prcc
+from .plan import DENSE, UNIFIED
 from ...protocols import SCENARIOS
 
 # %% ../../../nbs/uniat/04_claims.ipynb #cfb506e0
@@ -315,7 +316,7 @@ ABLATION += [
     Claim("uniat", "table_3", "one representation for all is sub-optimal", "learning a unified representation for all scenarios is sub-optimal",
           "MS-ReID (SAID: six tokens, scenario-aware loss) against the same network with one token and the plain loss, by the Any-Time mAP, the mean of six.",
           "1",
-          better("SAID", "Unified", columns=("Any-Time mAP",)), "gpu"),
+          better("SAID", UNIFIED, columns=("Any-Time mAP",)), "gpu"),
 ]
 
 # %% ../../../nbs/uniat/04_claims.ipynb #57d5256e
@@ -394,7 +395,6 @@ SETTINGS = [Claim("uniat", "table_4", "the settings of the original papers",
 # %% ../../../nbs/uniat/04_claims.ipynb #297680c0
 BOTH, TIMES = ("Rank-1", "mAP"), ("training time", "inference time")
 RIVALS = ("MMoE", "PLE", "VLMo")
-DENSE = "MoAE 12 (all computed)"
 COMPARABLE = 0.10   # our reading of "comparable": printed parameters or time differ by at most this share
 
 def comparable_pairs(evidence: Evidence) -> list[tuple[str, str]]:
@@ -577,10 +577,6 @@ PICTURES = [
 ]
 
 # %% ../../../nbs/uniat/04_claims.ipynb #56defa0c
-def would_need(what: str) -> Callable[[Evidence], Verdict]:
-    """A predicate that never judges: it says what a judgement would take."""
-    return lambda evidence: Verdict("not here", needs=what)
-
 OPEN = [
     Claim("uniat", "figure_3", "indoors and outdoors", "across 16 nonoverlapping locations, comprising 5 indoor and 11 outdoor scenes",
           "Not judged.", "3",

@@ -14,7 +14,7 @@ import pandas as pd
 
 from ... import viz
 from . import plan
-from .plan import CROSS, TINY, job_name
+from .plan import CROSS, job_name
 from .scenarios import SCENARIOS
 from .speed import REFERENCE
 from ...runs import Session
