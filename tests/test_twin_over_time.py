@@ -265,6 +265,14 @@ def test_people_keep_half_of_their_habits_and_the_first_outfit_is_anybodys():
     assert pairs[0][0] == make_outfit(0, index)
 
 
+def test_a_habit_keeps_what_a_thing_is_and_not_its_colours():
+    pairs = [[wardrobe(at_ustc.SITE, 0, owner, number) for number in (0, 1)] for owner in range(1, 401)]
+    kept = [(first.bag, second.bag) for first, second in pairs if first.bag and second.bag and first.bag.folds == second.bag.folds]
+    assert len(kept) > 80   # of 400: two thirds carry one, half of them keep it
+    assert all((first.material, first.pattern, first.period) == (second.material, second.pattern, second.period) for first, second in kept)
+    assert np.mean([(first.colour, first.accent) == (second.colour, second.accent) for first, second in kept]) < 0.05, "two blacks on white may meet"
+
+
 def test_no_two_people_or_outfits_share_a_garment():
     tops = [wardrobe(at_ustc.SITE, 0, owner, number).top for owner in range(1, 40) for number in range(4)]
     assert len(set(tops)) == len(tops)

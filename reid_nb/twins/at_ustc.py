@@ -58,6 +58,6 @@ def _plan(size: TwinSize, seed: int) -> pd.DataFrame:
 SIZES = {"smoke": TwinSize(8, 8, 2, 1), "mini": TwinSize(200, 60, 2, 1), "night": TwinSize(400, 100, 2, 1),
          "gpu": TwinSize(135, 135, 10, 3, height=256, width=128)}
 COLUMNS = ("pid", "camid", "clothes", "date", "frame", "modality", "part")
-TWIN = Twin(SITE, 2, COLUMNS, SIZES, _plan, most=999)
+TWIN = Twin(SITE, 3, COLUMNS, SIZES, _plan, most=999)
 plan = partial(planned, TWIN)
 write = partial(write_over_time, TWIN)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STRANGERS', 'WARDROBES', 'WARDROBE', 'SEASONS', 'HABITS', 'HABIT', 'CLIP', 'STEP', 'Site', 'camera_of', 'Sighting',
-           'habits', 'wardrobe', 'sightings', 'shared_people', 'some', 'hour', 'walk', 'light_of', 'shot_of', 'picture',
-           'TwinSize', 'Twin', 'size_of', 'planned', 'encoded', 'write_over_time']
+           'recoloured', 'habits', 'wardrobe', 'sightings', 'shared_people', 'some', 'hour', 'walk', 'light_of',
+           'shot_of', 'picture', 'TwinSize', 'Twin', 'size_of', 'planned', 'encoded', 'write_over_time']
 
 # %% ../../nbs/foundations/07h_people_over_time.ipynb #abf3de68
 from collections.abc import Callable
@@ -21,7 +21,7 @@ import pandas as pd
 from ..errors import UsageError, unknown
 from ..world.camera import Camera, make_camera
 from ..world.modalities import MODALITIES
-from ..world.people import Outfit, Pose, make_outfit, make_person
+from ..world.people import Fabric, Outfit, Pose, dye, make_outfit, make_person
 from ..world.scenes import Actor, Box, Light, Shot, jpeg, make_corridor, make_light, make_thing, turned
 from ..world.seeds import integers, shuffled, stream
 from ..world.writing import description, looked, write_twin
@@ -97,9 +97,13 @@ SEASONS = {"mild": lambda outfit, other, rng: outfit, "warm": _warm, "cold": _co
 HABITS = (("bag", "bag_kind"), ("shoes", "boots"), ("bottom_kind", "bottom_length", "bottom_width"), ("hat", "hat_kind"))   # fields of `Outfit` that go together
 HABIT = 0.5   # chance that a person keeps to one
 
+def recoloured(fabric: Fabric, rng: np.random.Generator) -> Fabric:
+    """The same piece in other colours."""
+    return replace(fabric, colour=dye(rng, 0.6), accent=dye(rng, 0.6))
+
 @lru_cache(maxsize=4096)
 def habits(site: Site, seed: int, owner: int) -> dict:
-    """What all outfits of a person have in common with the first: fields of `Outfit` and their values."""
+    """What later outfits of a person take over from the first: fields of `Outfit` and their values, garments in the first one's colours."""
     index = site.own + WARDROBES + WARDROBE * owner
     first, draws = make_outfit(seed, index), stream(seed, "outfit", index, 2).random(len(HABITS))
     return {name: getattr(first, name) for group, draw in zip(HABITS, draws) if draw < HABIT for name in group}
@@ -109,7 +113,9 @@ def habits(site: Site, seed: int, owner: int) -> dict:
 def wardrobe(site: Site, seed: int, owner: int, number: int, season: str = "mild") -> Outfit:
     """Outfit `number` (0 ... WARDROBE - 1) of person `owner` of a site, as it is worn in a season."""
     index = site.own + WARDROBES + WARDROBE * owner + number
-    outfit = replace(make_outfit(seed, index), **habits(site, seed, owner))
+    outfit, rng = make_outfit(seed, index), stream(seed, "outfit", index, 3)
+    if number:
+        outfit = replace(outfit, **{name: recoloured(value, rng) if isinstance(value, Fabric) else value for name, value in habits(site, seed, owner).items()})
     return SEASONS[season](outfit, make_outfit(seed, index + WARDROBE * STRANGERS), stream(seed, "outfit", index, 1))
 
 # %% ../../nbs/foundations/07h_people_over_time.ipynb #80d7e4c7
