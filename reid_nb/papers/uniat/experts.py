@@ -91,7 +91,7 @@ class Gate(nn.Module):
         nn.init.trunc_normal_(self.weight, std=0.02)
 
     def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokens B x S x C -> which of its choices each takes (B x S, int64), and the factor of its output (B x S)."""
+        """Tokens B x scenarios x C -> which of its choices each takes (B x scenarios, int64), and the factor of its output (same shape)."""
         chances = torch.einsum("bsc,snc->bsn", tokens, self.weight).float().softmax(-1)
         best, choice = chances.max(-1)
         if self.kind == "renormalised":
