@@ -66,7 +66,7 @@ def printed():
     at_work = cells["artefact"] == "experts_at_work"
     cells.loc[at_work & cells["column"].str.contains("as they began|before training"), "value"] = 30.0
     cells.loc[at_work & cells["column"].str.startswith("mean cosine"), "value"] = -0.5
-    cells.loc[at_work & (cells["column"] == "conflicts, FFN, SAID + MoAE"), "value"] = 20.0
+    cells.loc[at_work & cells["column"].isin(["conflicts, FFN, SAID + MoAE", "opposition, FFN, SAID + MoAE"]), "value"] = 20.0
     return cells
 
 
@@ -244,8 +244,10 @@ BEGUN, BEFORE = ("AD-LT", "information on the modality, Uni-AT, gates as they be
     ("trained gates tell inputs apart", ("DT-ST", "information on the camera, Uni-AT"), 0.0, "holds"),
     ("scenarios interfere in shared layers", ("same moment", "mean cosine, FFN, SAID"), 0.5, "holds"),                # one kind of pairs is enough
     ("scenarios interfere in shared layers", ("all pairs, before training", "mean cosine, FFN, SAID"), 0.5, "holds"),
-    ("experts mitigate the interference", ("all pairs", "conflicts, FFN, SAID + MoAE"), 41.0, "fails"),
-    ("experts mitigate the interference", ("all pairs", "conflicts, attention, SAID + MoAE"), 100.0, "holds")])
+    ("experts mitigate the interference", ("all pairs", "opposition, FFN, SAID + MoAE"), 41.0, "fails"),
+    ("experts mitigate the interference", ("all pairs", "conflicts, FFN, SAID + MoAE"), 41.0, "holds"),
+    ("experts mitigate the interference, counted", ("all pairs", "conflicts, FFN, SAID + MoAE"), 41.0, "fails"),
+    ("experts mitigate the interference, counted", ("all pairs", "conflicts, attention, SAID + MoAE"), 100.0, "holds")])
 def test_what_decides_on_the_experts(name, place, value, status):
     assert judge(NAMED[name], changed({("experts_at_work", *place): value}))["status"] == status
 

@@ -71,12 +71,12 @@ def test_choices_are_those_that_the_experts_take(pictures):
     taken = []
     for experts in interference.expert_blocks(model):
         experts.register_forward_pre_hook(lambda module, inputs: taken.append(module.route(inputs[0])[0]))
-    found = interference.choices(model, table, root, (32, 16))
+    [found] = interference.choices(model, table, root, (32, 16))
     first = 2 * torch.arange(6)   # with twelve experts, scenario s sees 2s (moment first) and 2s + 1
     assert found.shape == (5, 2, 6) and (found == (torch.stack(taken, 1) - first).numpy()).all()
     assert model.training, "the network is left in the mode that it was in"
-    asked = interference.choices(model, table, root, (32, 16), gates=other)
-    assert (asked != found).any() and (interference.choices(model, table, root, (32, 16), gates=model) == found).all()
+    own, others, again = interference.choices(model, table, root, (32, 16), gates=[other, model])
+    assert (own == found).all() and (again == found).all() and (others != found).any()
 
 
 @pytest.mark.parametrize("experts", [None, "moae-6"])
@@ -158,5 +158,5 @@ def test_conflicts_are_negative_and_what_is_undefined_does_not_count():
     cosines = np.full((2, 6, 6), 0.5)
     cosines[0, 0, 1], cosines[1, 0, 1], cosines[0, 2, 3] = -0.5, np.nan, 0.0   # of "same moment": -0.5, 0, 0.5 and 0.5, 0.5
     found = interference.conflict_numbers(cosines, "same moment")
-    assert found == pytest.approx({"mean cosine": 0.2, "conflicts": 20.0})
-    assert interference.conflict_numbers(cosines, "nothing in common") == {"mean cosine": 0.5, "conflicts": 0.0}
+    assert found == pytest.approx({"mean cosine": 0.2, "conflicts": 20.0, "opposition": 0.1})
+    assert interference.conflict_numbers(cosines, "nothing in common") == {"mean cosine": 0.5, "conflicts": 0.0, "opposition": 0.0}

@@ -9,7 +9,7 @@ __all__ = ['PARTS', 'PAIRS', 'KINDS', 'expert_blocks', 'choices', 'entropy', 'mu
 
 # %% ../../../nbs/uniat/06e_interference.ipynb #d44f0457
 from collections.abc import Sequence
-from itertools import combinations, islice
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -36,21 +36,26 @@ def expert_blocks(model: torch.nn.Module) -> list[Experts]:
 
 # %% ../../../nbs/uniat/06e_interference.ipynb #12215992
 def choices(model: torch.nn.Module, table: pd.DataFrame, root: str | Path, image_size: tuple[int, int],
-            gates: torch.nn.Module | None = None) -> np.ndarray:
-    """Which of its experts each image takes (Equation 4, k = 1): images x blocks x 6, whole numbers from 0; with MoAE, 0 is moment first.
+            gates: Sequence[torch.nn.Module] = ()) -> np.ndarray:
+    """Which of its experts each image takes (Equation 4, k = 1): 1 x images x blocks x 6, whole numbers from 0; with MoAE, 0 is moment first.
 
-    `table`: images with `path` relative to `root`. `gates`: a network of the same shape whose gates are asked about `model`'s tokens; None: its own.
+    `table`: images with `path` relative to `root`. `gates`: more networks of the same shape, whose gates are asked about `model`'s tokens; their
+    answers follow along the first axis.
     """
-    own, asked = expert_blocks(model), expert_blocks(gates or model)
-    seen = [[] for _ in own]
-    ask = lambda at, tokens: seen[at].append(asked[at].gate(tokens)[0].cpu())
-    hooks = [experts.register_forward_pre_hook(lambda _, inputs, at=at: ask(at, inputs[0])) for at, experts in enumerate(own)]
+    asked = [expert_blocks(each) for each in (model, *gates)]
+    seen = [[[] for _ in blocks] for blocks in asked]
+
+    def ask(block, tokens):
+        for answers, blocks in zip(seen, asked):
+            answers[block].append(blocks[block].gate(tokens)[0].cpu())
+
+    hooks = [experts.register_forward_pre_hook(lambda _, inputs, block=block: ask(block, inputs[0])) for block, experts in enumerate(asked[0])]
     try:
         extract(model, table, root, image_size, progress=False)
     finally:
         for hook in hooks:
             hook.remove()
-    return torch.stack([torch.cat(each) for each in seen], dim=1).numpy()
+    return np.stack([np.stack([torch.cat(each).numpy() for each in answers], axis=1) for answers in seen])
 
 # %% ../../../nbs/uniat/06e_interference.ipynb #ad670f7a
 def entropy(counts: np.ndarray) -> np.ndarray:
@@ -127,10 +132,14 @@ KINDS = {"all pairs": PAIRS}
 KINDS |= {kind: tuple(pair for pair in PAIRS if in_common(*pair) == kind) for kind in ("same moment", "same interval", "nothing in common")}
 
 def conflict_numbers(cosines: np.ndarray, kind: str = "all pairs") -> dict[str, float]:
-    """Of cosines ... x 6 x 6: their mean over the pairs of a kind (a key of `KINDS`) and the share of conflicts, those below 0, in percent."""
+    """Of cosines ... x 6 x 6, over the pairs of a kind (a key of `KINDS`): mean, share of conflicts (those below 0; percent) and opposition.
+
+    Opposition is the mean of max(0, -cosine), from 0 to 1. Cosines that are nan do not count.
+    """
     values = cosines[..., *np.transpose(KINDS[kind])]
     values = values[np.isfinite(values)]
-    return {"mean cosine": float(values.mean()), "conflicts": float(100 * (values < 0).mean())}
+    return {"mean cosine": float(values.mean()), "conflicts": float(100 * (values < 0).mean()),
+            "opposition": float(np.maximum(-values, 0).mean())}
 
 # %% ../../../nbs/uniat/06e_interference.ipynb #c742d164
 def learner_at(session: Session, name: str, dataset: Dataset, trained: bool = True) -> training.Learner:
@@ -143,12 +152,12 @@ def learner_at(session: Session, name: str, dataset: Dataset, trained: bool = Tr
     return training.new_learner(recipe, classes, job.seed, weights).to(training.accelerator().device).train()
 
 def next_batches(session: Session, name: str, dataset: Dataset, count: int) -> list[tuple[torch.Tensor, dict]]:
-    """The `count` batches that a run would have drawn after its last epoch, with its own sampler, seed and augmentation."""
+    """`count` batches of an epoch after a run's last: images B x 3 x H x W and class numbers, by its own sampler, seed and augmentation."""
     job, device = session.plan.job(name), training.accelerator().device
-    batches = training.loader(job.recipe, dataset, job.seed, device)
+    batches = training.loader(job.recipe.scaled(batches=count), dataset, job.seed, device)
     batches.batch_sampler.epoch = job.recipe.epochs
     training.reseed(job.seed, job.recipe.epochs)
-    return [(images.to(device), {key: each.to(device) for key, each in targets.items()}) for images, targets in islice(batches, count)]
+    return [(images.to(device), {key: each.to(device) for key, each in targets.items()}) for images, targets in batches]
 
 # %% ../../../nbs/uniat/06e_interference.ipynb #735f953e
 def draw_shares(axes, chosen: np.ndarray) -> None:
@@ -165,7 +174,7 @@ def draw_cosines(axes, cosines: np.ndarray) -> None:
     mean = np.nanmean(cosines, axis=tuple(range(cosines.ndim - 2)))
     axes.imshow(np.where(np.tri(len(mean), k=-1, dtype=bool), mean, np.nan), cmap="RdBu", vmin=-1, vmax=1)
     for second, first in PAIRS:   # a row below the diagonal has the larger number
-        cosine = mean[first, second]
+        cosine = round(float(mean[first, second]), 2) + 0.0   # no "-0.00"
         axes.text(second, first, f"{cosine:.2f}", ha="center", va="center", fontsize=8, color="white" if abs(cosine) > 0.6 else "black")
     axes.set(xticks=range(len(mean)), yticks=range(len(mean)), yticklabels=SCENARIOS)
     axes.set_xticklabels(SCENARIOS, rotation=90)
