@@ -252,6 +252,13 @@ def test_what_decides_on_the_experts(name, place, value, status):
     assert judge(NAMED[name], changed({("experts_at_work", *place): value}))["status"] == status
 
 
+def test_gates_that_collapse_refute_what_is_said_of_experts():
+    """All images take one expert, before training and after: no bits, and nothing known of any image; with one seed it stays open."""
+    cells = changed({("experts_at_work", scenario, None): 0.0 for scenario in SCENARIOS}).assign(spread=0.0)
+    for name in ("inputs use experts in distinct ways", "trained gates tell inputs apart"):
+        assert judge(NAMED[name], cells)["status"] == "fails" and judge(NAMED[name], cells.assign(seeds=1))["status"] == "undecided"
+
+
 def test_comparable_is_one_tolerance_for_parameters_and_time():
     """The pairs again, by division."""
     cells = paper_cells("uniat", "table_2").set_index(["row", "column"])["paper_value"]
