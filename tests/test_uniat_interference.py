@@ -1,15 +1,20 @@
 """What the experts take over: bits by hand and against scikit-learn, gradients one by one, and gates with and without a gradient."""
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
 from sklearn.metrics import mutual_info_score
+from test_training import day_and_night
 
+from reid_nb import training
 from reid_nb.errors import ReidError
 from reid_nb.papers.uniat import interference
 from reid_nb.papers.uniat.losses import ScenarioLoss
 from reid_nb.papers.uniat.model import ScenarioHeads, vit_trunk
+from reid_nb.papers.uniat.recipe import small
 from reid_nb.protocols import SCENARIOS
 from reid_nb.training import Learner
 from reid_nb.transforms import Classes
@@ -160,3 +165,38 @@ def test_conflicts_are_negative_and_what_is_undefined_does_not_count():
     found = interference.conflict_numbers(cosines, "same moment")
     assert found == pytest.approx({"mean cosine": 0.2, "conflicts": 20.0, "opposition": 0.1})
     assert interference.conflict_numbers(cosines, "nothing in common") == {"mean cosine": 0.5, "conflicts": 0.0, "opposition": 0.0}
+
+
+# ---- a run's network and batches
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    """What `learner_at` and `next_batches` ask of a session: a start, SAID and SAID + MoAE, each trained for two steps; and their data."""
+    root = tmp_path_factory.mktemp("runs")
+    dataset, size = day_and_night(tmp_path_factory.mktemp("colours")), {"embed_dim": 24, "depth": 2, "num_heads": 2, "image_size": [32, 16]}
+    jobs, fast = {}, "trunk.vit.blocks.1 trunk.vit.norm neck classifiers"
+    for name, start in (("Baseline", None), ("SAID", "Baseline"), ("SAID + MoAE", "Baseline")):
+        recipe = small(name, 2, 1, identities=4, images=4)
+        recipe = recipe.scaled(model_args=recipe.model_args | size, image_size=(32, 16), fast=fast)
+        jobs[name] = SimpleNamespace(recipe=recipe, seed=5, start=start)
+        training.train(recipe, dataset, 5, root / name, threads=1, start=root / start / "model.safetensors" if start else None, progress=False)
+    return SimpleNamespace(plan=SimpleNamespace(job=jobs.get), run=lambda name: SimpleNamespace(folder=root / name)), dataset
+
+
+def test_a_runs_network_is_the_trained_one_or_the_one_it_began_as(session):
+    (session, dataset), weight = session, lambda model: model.trunk.vit.blocks[0].mlp
+    trained, begun = (interference.learner_at(session, "SAID + MoAE", dataset, state).model for state in (True, False))
+    kept, start = (training.load_trained(session.run(name).folder, "cpu") for name in ("SAID + MoAE", "Baseline"))
+    assert all(torch.equal(a, b) for a, b in zip(trained.state_dict().values(), kept.state_dict().values()))
+    assert torch.equal(weight(begun).experts.first[3].weight, weight(start).fc1.weight), "experts begin as copies of the start's FFN"
+    assert not torch.equal(weight(begun).experts.gate.weight, weight(trained).experts.gate.weight)
+    again = interference.learner_at(session, "SAID + MoAE", dataset, False).model
+    assert torch.equal(weight(begun).experts.gate.weight, weight(again).experts.gate.weight), "the gates are those of the run's seed"
+
+
+def test_networks_that_are_compared_get_the_same_batches_as_many_as_asked(session):
+    session, dataset = session
+    first, second = (interference.next_batches(session, name, dataset, 3) for name in ("SAID", "SAID + MoAE"))
+    assert len(first) == 3 and len(first[0][0]) == 16
+    assert all(torch.equal(a[0], b[0]) and torch.equal(a[1]["pid"], b[1]["pid"]) for a, b in zip(first, second))
+    assert not torch.equal(first[0][0], first[1][0])
