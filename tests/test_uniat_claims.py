@@ -305,7 +305,7 @@ def test_rows_that_several_tables_print_are_equal():
     cells = paper_cells("uniat").set_index(["artefact", "row", "column"])["paper_value"]
     for a, b in (("table_3", "table_5"), ("table_4", "table_6")):
         for row in ("Baseline", "Uni-AT"):
-            pd.testing.assert_series_equal(cells[a][row], cells[b][row])
+            pd.testing.assert_series_equal(cells[a][row].dropna(), cells[b][row].dropna())
     for ablation, experts in (("SAID", "MS-ReID"), ("SAID + MoAE", "MoAE 12")):
         assert cells["table_3", ablation, "Any-Time R1"] == cells["table_2", experts, "Rank-1"]
         assert cells["table_3", ablation, "Any-Time mAP"] == cells["table_2", experts, "mAP"]

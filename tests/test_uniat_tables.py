@@ -1,4 +1,5 @@
 """From a measurement to the cells of Table 2: what stands in a cell of time, and what it says about itself."""
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -9,8 +10,8 @@ from reid_nb.errors import UsageError
 from reid_nb.papers.uniat.plan import DENSE
 from reid_nb.papers.uniat.speed import DENSE as BEHIND
 from reid_nb.papers.uniat.speed import PHASES
-from reid_nb.papers.uniat.tables import TIME_COLUMNS, conditions, experts_figure, put_times
-from reid_nb.plans import PRESETS
+from reid_nb.papers.uniat.tables import ANYTIME, MAPS, ORDER, TIME_COLUMNS, agreement, conditions, experts_figure, order_figure, put_order, put_times
+from reid_nb.plans import PRESETS, Data
 from reid_nb.runs import Run
 
 RECORD = {"measured": {"batch": 4, "threads": 2, "device": "cpu", "vit": {}}, "conditions": {"cpu": "a processor", "gpu": None}}
@@ -71,3 +72,50 @@ def test_the_figure_shows_every_row_and_whose_numbers_they_are():
     figure = experts_figure(cells("MoAE 12", DENSE).reset_index(), "at_ustc (twin, mini)")
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(dict.fromkeys(session().sheet.cells["row"]))
     assert "paper" in figure.axes[2].get_title(loc="left") and "twin" in figure.axes[3].get_title(loc="left")
+
+
+PRINTED = [80.23, 21.48, 43.84, 23.88, 23.74, 15.31]   # Table 3's baseline: DT-ST, DT-LT, NT-ST, NT-LT, AD-ST, AD-LT
+
+
+def ablation(*scores):
+    """A session with one run of the baseline a seed; `scores`: six mAP each."""
+    runs = {f"baseline-s{seed}": Run(Path(f"baseline-s{seed}-abc"), {"origin": "twin", "weights": "twin-trunk",
+                                                              "scores": {setting: {"mAP": value / 100} for setting, value in zip(ANYTIME.values(), six)}})
+            for seed, six in enumerate(scores)}
+    plan = SimpleNamespace(seeds=len(scores), job=lambda name: SimpleNamespace(data=Data("at_ustc", "mini")))
+    return SimpleNamespace(sheet=Sheet("uniat", "table_3", PRESETS["mini"]), run=runs.__getitem__, plan=plan)
+
+
+def order(*scores):
+    here = ablation(*scores)
+    put_order(here, "Baseline")
+    return here.sheet.frame().set_index(["row", "column"]).loc[("Baseline", ORDER)]
+
+
+def test_the_order_of_the_scenarios_by_the_textbook_formula():
+    """1 - 6 sum d^2 / (n (n^2 - 1)): two neighbours that change places cost 12 / 210."""
+    swapped = [80, 24, 44, 25, 23, 15]   # DT-LT, printed as the fifth, comes out as the fourth
+    assert agreement(PRINTED, PRINTED) == 1 and agreement([-value for value in PRINTED], PRINTED) == -1
+    assert agreement(swapped, PRINTED) == pytest.approx(1 - 12 / 210)
+    one = order(swapped)
+    assert one["value"] == pytest.approx(1 - 12 / 210) and one["seeds"] == 1 and pd.isna(one["spread"])
+
+
+def test_the_order_is_that_of_the_means_over_seeds():
+    """One seed has two scenarios the wrong way round, by less than the two others have them the right way round."""
+    wrong = [80, 24.1, 44, 25, 24, 15]
+    found = order(wrong, PRINTED, PRINTED)
+    assert found["value"] == 1 and found["seeds"] == 3 and found["spread"] == pytest.approx(12 / 210 / 3 ** 0.5)
+    assert found["status"] == "not-published" and found["dataset"] == "at_ustc (twin, mini)" and len(found["run"].split()) == 3
+
+
+def test_the_figure_of_the_order_labels_every_scenario():
+    here = ablation(PRINTED)
+    put_order(here, "Baseline")
+    for column, value in zip(MAPS, PRINTED):
+        here.sheet.put("Baseline", column, value)
+    figure = order_figure(here.sheet.frame(), ["Baseline"], "a twin")
+    axes = figure.axes[0]
+    assert sorted(text.get_text() for text in axes.texts) == sorted(ANYTIME)
+    assert axes.collections[0].get_offsets().tolist() == [[value, value] for value in PRINTED]
+    assert "rank correlation 1.00" in axes.get_legend().get_texts()[0].get_text() and "a twin" in axes.get_title()

@@ -40,7 +40,7 @@ class Size:
 
 SIZES = {
     "smoke": Size("smoke", "smoke", 2, 2, 2, 0.05, rivals=False),
-    "mini": Size("mini", "smoke", 1000, 200, 150, 0.45, rivals=False),
+    "mini": Size("mini", "smoke", 800, 150, 120, 0.45, rivals=False),
     "night": Size("night", "mini", 3000, 400, 500, 0.45),
     "gpu": Size("gpu", "gpu", 0, 2000, 2000, 0.3, full=True, threads=4),
     "paper": Size(None, None, 0, 24_000, 24_000, 0.3, full=True, threads=4),
