@@ -63,6 +63,10 @@ def printed():
     cells.loc[cells["row"] == "Unified", "value"] = 30.0
     cells.loc[cells["row"] == "MoAE 12 (all computed)", "value"] = 1.22
     cells.loc[cells["row"] == "least confident scenario", "value"] = 1.06
+    at_work = cells["artefact"] == "experts_at_work"
+    cells.loc[at_work & cells["column"].str.contains("as they began|before training"), "value"] = 30.0
+    cells.loc[at_work & cells["column"].str.startswith("mean cosine"), "value"] = -0.5
+    cells.loc[at_work & cells["column"].isin(["conflicts, FFN, SAID + MoAE", "opposition, FFN, SAID + MoAE"]), "value"] = 20.0
     return cells
 
 
@@ -109,6 +113,7 @@ OPPOSITES = {   # sentences whose opposite is not the opposite world
     "the training as printed": {("figure_6", "recipe: learning rate", "Uni-AT"): 0.01},
     "MoAE is efficient in parameters": {("table_2", "MoAE 6", "parameters"): 4.95},
     "some hard positives are found": {("figure_8", None, "queries won"): 0},
+    "inputs use experts in distinct ways": {("experts_at_work", None, "routing entropy, Uni-AT"): 0},
 }
 
 
@@ -230,6 +235,30 @@ def test_three_is_three_and_approximately_25_is_approximate(column, value, statu
     assert judge(NAMED["query and gallery"], changed({("figure_4", "AT-USTC", column): value}))["status"] == status
 
 
+BEGUN, BEFORE = ("AD-LT", "information on the modality, Uni-AT, gates as they began"), ("AD-LT", "information on the modality, Uni-AT, before training")
+
+
+@pytest.mark.parametrize("name, place, value, status", [
+    ("inputs use experts in distinct ways", ("DT-ST", "routing entropy, Uni-AT"), 0.0, "holds"),                      # one scenario is enough
+    ("trained gates tell inputs apart", BEGUN, 70.0, "fails"), ("trained gates tell inputs apart", BEFORE, 70.0, "fails"),   # each of the two untrained
+    ("trained gates tell inputs apart", ("DT-ST", "information on the camera, Uni-AT"), 0.0, "holds"),
+    ("scenarios interfere in shared layers", ("same moment", "mean cosine, FFN, SAID"), 0.5, "holds"),                # one kind of pairs is enough
+    ("scenarios interfere in shared layers", ("all pairs, before training", "mean cosine, FFN, SAID"), 0.5, "holds"),
+    ("experts mitigate the interference", ("all pairs", "opposition, FFN, SAID + MoAE"), 41.0, "fails"),
+    ("experts mitigate the interference", ("all pairs", "conflicts, FFN, SAID + MoAE"), 41.0, "holds"),
+    ("experts mitigate the interference, counted", ("all pairs", "conflicts, FFN, SAID + MoAE"), 41.0, "fails"),
+    ("experts mitigate the interference, counted", ("all pairs", "conflicts, attention, SAID + MoAE"), 100.0, "holds")])
+def test_what_decides_on_the_experts(name, place, value, status):
+    assert judge(NAMED[name], changed({("experts_at_work", *place): value}))["status"] == status
+
+
+def test_gates_that_collapse_refute_what_is_said_of_experts():
+    """All images take one expert, before training and after: no bits, and nothing known of any image; with one seed it stays open."""
+    cells = changed({("experts_at_work", scenario, None): 0.0 for scenario in SCENARIOS}).assign(spread=0.0)
+    for name in ("inputs use experts in distinct ways", "trained gates tell inputs apart"):
+        assert judge(NAMED[name], cells)["status"] == "fails" and judge(NAMED[name], cells.assign(seeds=1))["status"] == "undecided"
+
+
 def test_comparable_is_one_tolerance_for_parameters_and_time():
     """The pairs again, by division."""
     cells = paper_cells("uniat", "table_2").set_index(["row", "column"])["paper_value"]
@@ -315,5 +344,5 @@ def test_rows_of_others_are_quoted():
 
 def test_names_are_unique_and_sections_are_the_papers():
     assert len({claim.name for claim in CLAIMS}) == len(CLAIMS)
-    assert {claim.section for claim in CLAIMS} <= {"Abstract", "1", "2", "3", "4.1", "4.2", "4.3", "5", "5.1", "5.2", "5.3", "5.4", "6"}
+    assert {claim.section for claim in CLAIMS} <= {"Abstract", "1", "2", "3", "4", "4.1", "4.2", "4.3", "5", "5.1", "5.2", "5.3", "5.4", "6"}
     assert {claim.artefact for claim in CLAIMS} <= set(paper_cells("uniat")["artefact"])

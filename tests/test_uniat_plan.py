@@ -49,6 +49,12 @@ def test_rows_of_one_network_share_its_job(made):
     assert len(made.jobs) == len({(job.kind, str(getattr(job, "recipe", job.start)), job.data, getattr(job, "seed", job.name)) for job in made.jobs.values()})
 
 
+def test_experts_at_work_needs_the_networks_that_it_compares_and_their_start(made):
+    needs = made.artefact("experts_at_work").needs
+    assert set(needs) == {job_name(name, seed) for name in ("SAID", "SAID + MoAE", "Uni-AT") for seed in (0, 1)}
+    assert all((made.job(name).start in made.jobs) == bool(SIZES[made.preset.name].trunk) for name in needs)
+
+
 def test_rows_train_equally_long_from_one_trunk(made):
     size = SIZES[made.preset.name]
     rows = [made.job(job_name(name, 0)) for name in (*ABLATION, *(RIVALS if size.rivals else ()))]

@@ -160,7 +160,7 @@ def needs(names, seeds: int, cross: bool = False) -> tuple[str, ...]:
     return tuple(dict.fromkeys(job_name(name, seed, dataset) for name in names for seed in range(seeds) for dataset in (CROSS if cross else (None,))))
 
 def artefacts(size: Size, seeds: int) -> dict[str, Artefact]:
-    """The paper's tables and figures."""
+    """The paper's tables and figures, and what is shown beyond them."""
     folder, compared, sources = "nbs/uniat", ("Baseline", "Uni-AT"), [source(name) for name in SOURCES]
     experts = ("MS-ReID", *(RIVALS if size.rivals else ()), "MoAE 12")
     ablation = (*ABLATION, UNIFIED) if size.full else ABLATION
@@ -174,7 +174,8 @@ def artefacts(size: Size, seeds: int) -> dict[str, Artefact]:
              ("figure_3", "Figure 3: the cameras", ()), ("figure_4", "Figure 4: statistics of the datasets", ()),
              ("figure_6", "Figure 6: the pipeline, drawn from the model", ()),
              ("figure_7", "Figure 7: six scenarios in the plane", needs(compared, seeds)),
-             ("figure_8", "Figure 8: ranking lists of six scenarios", needs(compared, seeds))]
+             ("figure_8", "Figure 8: ranking lists of six scenarios", needs(compared, seeds)),
+             ("experts_at_work", "What the experts take over", needs(("SAID", "SAID + MoAE", "Uni-AT"), seeds))]
     return {name: Artefact(name, title, f"{folder}/{name}.ipynb", wanted) for name, title, wanted in known}
 
 # %% ../../../nbs/uniat/06_plan.ipynb #19cca1d3
