@@ -8,7 +8,7 @@ import pytest
 from folders import bits
 from reid_nb.errors import ReidError, UsageError
 from reid_nb.twins import at_ustc, cuhk03, deepchange, llcm, ltcc, msmt17, prcc, regdb, sysu_mm01, vc_clothes
-from reid_nb.twins.over_time import SEASONS, STRANGERS, WARDROBE, WARDROBES, Sighting, TwinSize, camera_of, picture, shot_of, wardrobe
+from reid_nb.twins.over_time import SEASONS, STRANGERS, WARDROBE, WARDROBES, Sighting, TwinSize, camera_of, person_of, picture, shot_of, wardrobe
 from reid_nb.world.modalities import chemistry, night_place, near_infrared_cloth, render_near_infrared, thermal_cloth
 from reid_nb.world.people import make_outfit
 from reid_nb.world.scenes import masked, render
@@ -265,12 +265,13 @@ def test_people_keep_half_of_their_habits_and_the_first_outfit_is_anybodys():
     assert pairs[0][0] == make_outfit(0, index)
 
 
-def test_a_habit_keeps_what_a_thing_is_and_not_its_colours():
-    pairs = [[wardrobe(at_ustc.SITE, 0, owner, number) for number in (0, 1)] for owner in range(1, 401)]
-    kept = [(first.bag, second.bag) for first, second in pairs if first.bag and second.bag and first.bag.folds == second.bag.folds]
-    assert len(kept) > 80   # of 400: two thirds carry one, half of them keep it
-    assert all((first.material, first.pattern, first.period) == (second.material, second.pattern, second.period) for first, second in kept)
-    assert np.mean([(first.colour, first.accent) == (second.colour, second.accent) for first, second in kept]) < 0.05, "two blacks on white may meet"
+def test_people_of_one_tone_differ_in_shape_and_not_in_colour():
+    plain = replace(at_ustc.SITE, one_tone=False)
+    alike, varied = ([person_of(site, 0, number) for number in range(1, 201)] for site in (at_ustc.SITE, plain))
+    assert len({person.hair for person in alike}) == 1 and len({person.hair for person in varied}) > 3
+    tones, others = (np.log([person.skin for person in people]) for people in (alike, varied))
+    assert 0.08 < tones[:, 0].std() < 0.12 and others[:, 0].std() > 0.5 and np.allclose(tones - tones[:, :1], tones[0] - tones[0, 0])
+    assert all(replace(one, hair=two.hair, skin=two.skin) == two for one, two in zip(alike, varied)), "the shape is untouched"
 
 
 def test_no_two_people_or_outfits_share_a_garment():

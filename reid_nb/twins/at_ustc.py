@@ -15,7 +15,7 @@ from .over_time import Site, Twin, TwinSize, hour, planned, shared_people, sight
 from ..world.seeds import integers
 
 # %% ../../nbs/foundations/07i_at_ustc_twin.ipynb #d2d13979
-SITE = Site("at_ustc", 10_000_000, ("visible",) * 8 + ("near infrared",) * 8, indoors=(3, 6, 10, 13, 15))
+SITE = Site("at_ustc", 10_000_000, ("visible",) * 8 + ("near infrared",) * 8, indoors=(3, 6, 10, 13, 15), one_tone=True)
 DATES = ("mild", "mild", "warm", "warm", "warm", "cold", "cold", "cold", "mild", "warm", "warm", "cold", "cold")   # of each date
 
 # %% ../../nbs/foundations/07i_at_ustc_twin.ipynb #fca32d2a
@@ -58,6 +58,6 @@ def _plan(size: TwinSize, seed: int) -> pd.DataFrame:
 SIZES = {"smoke": TwinSize(8, 8, 2, 1), "mini": TwinSize(200, 60, 2, 1), "night": TwinSize(400, 100, 2, 1),
          "gpu": TwinSize(135, 135, 10, 3, height=256, width=128)}
 COLUMNS = ("pid", "camid", "clothes", "date", "frame", "modality", "part")
-TWIN = Twin(SITE, 3, COLUMNS, SIZES, _plan, most=999)
+TWIN = Twin(SITE, 4, COLUMNS, SIZES, _plan, most=999)
 plan = partial(planned, TWIN)
 write = partial(write_over_time, TWIN)

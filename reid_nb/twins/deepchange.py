@@ -46,6 +46,6 @@ def _lists(table: pd.DataFrame, seed: int) -> dict[str, str]:
             for name, rows in table.groupby(folder)}
 
 SIZES = {"smoke": TwinSize(8, 8, 2, 2), "mini": TwinSize(60, 40, 3, 2), "night": TwinSize(100, 100, 4, 3), "gpu": TwinSize(200, 200, 5, 4, height=256, width=128)}
-TWIN = Twin(SITE, 3, ("pid", "camid", "date", "frame", "seqid", "time"), SIZES, _plan, _lists)
+TWIN = Twin(SITE, 2, ("pid", "camid", "date", "frame", "seqid", "time"), SIZES, _plan, _lists)
 plan = partial(planned, TWIN)
 write = partial(write_over_time, TWIN)

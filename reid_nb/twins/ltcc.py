@@ -47,6 +47,6 @@ def _lists(table: pd.DataFrame, seed: int) -> dict[str, str]:
     return lists
 
 SIZES = {"smoke": TwinSize(6, 9, 2, 2), "mini": TwinSize(6, 40, 3, 2), "night": TwinSize(6, 75, 3, 4), "gpu": TwinSize(8, 75, 6, 8, height=256, width=128)}
-TWIN = Twin(SITE, 3, ("pid", "camid", "clothes", "frame", "part"), SIZES, _plan, _lists, most=999, least=3)
+TWIN = Twin(SITE, 2, ("pid", "camid", "clothes", "frame", "part"), SIZES, _plan, _lists, most=999, least=3)
 plan = partial(planned, TWIN)
 write = partial(write_over_time, TWIN)

@@ -35,6 +35,6 @@ def _plan(size: TwinSize, seed: int) -> pd.DataFrame:
     return table.assign(path=names, split=split, part=table.room)
 
 SIZES = {"smoke": TwinSize(4, 8, 2, 3), "mini": TwinSize(4, 40, 4, 5), "night": TwinSize(4, 71, 4, 10), "gpu": TwinSize(8, 71, 8, 20, height=256, width=128)}
-TWIN = Twin(SITE, 3, ("pid", "camid", "clothes", "frame", "part"), SIZES, _plan, most=999)
+TWIN = Twin(SITE, 2, ("pid", "camid", "clothes", "frame", "part"), SIZES, _plan, most=999)
 plan = partial(planned, TWIN)
 write = partial(write_over_time, TWIN)

@@ -34,6 +34,6 @@ def _plan(size: TwinSize, seed: int) -> pd.DataFrame:
     return table.assign(path=names, split=split)
 
 SIZES = {"smoke": TwinSize(4, 8, 2, 1), "mini": TwinSize(4, 40, 3, 2), "night": TwinSize(4, 80, 3, 3), "gpu": TwinSize(8, 128, 6, 5, height=256, width=128)}
-TWIN = Twin(SITE, 3, ("pid", "camid", "clothes"), SIZES, _plan)
+TWIN = Twin(SITE, 2, ("pid", "camid", "clothes"), SIZES, _plan)
 plan = partial(planned, TWIN)
 write = partial(write_over_time, TWIN)
