@@ -11,7 +11,7 @@ __all__ = ['Place', 'ANY_TIME', 'AVERAGE', 'EVERY_MAP', 'EVERY_R1', 'NEEDS_FULL'
            'higher', 'better', 'by_as_much', 'cheaper', 'counted', 'near', 'as_printed', 'exceeds', 'exceeds_others',
            'more_often', 'up_to_fifteen', 'structure', 'asked', 'fewest_identities', 'on_real', 'head_above',
            'own_head_above', 'own_settings', 'comparable_pairs', 'best_of_comparable', 'built', 'beside', 'tighter',
-           'above_zero', 'at_work', 'against_each_other']
+           'alone', 'above_zero', 'at_work', 'against_each_other']
 
 # %% ../../../nbs/uniat/04_claims.ipynb #fcdbcd2e
 import math
@@ -545,11 +545,15 @@ def tighter(measure: str) -> Callable[[Evidence], Verdict]:
     """A predicate: in DT-ST and NT-ST, Uni-AT's features of a class lie closer together, relative to the distance between persons."""
     return all_of(*(higher(("figure_7", scenario, f"{measure}, Baseline"), ("figure_7", scenario, f"{measure}, Uni-AT")) for scenario in ("DT-ST", "NT-ST")))
 
+def alone(cell: pd.Series, sign: int = 1) -> Verdict:
+    """The verdict on the sign of a trained cell by itself: holds above 0 (`sign` -1: below), by more than its spread."""
+    return judge(sign * cell["value"], cell["spread"], f"{cell['unit']}, {cell['seeds']} seed(s)", enough=cell["seeds"] >= MIN_SEEDS)
+
 def above_zero(place: Place) -> Callable[[Evidence], Verdict]:
     """A predicate: a trained cell is above 0; exactly 0, with enough seeds, refutes it."""
     def predicate(evidence: Evidence) -> Verdict:
         cell = evidence.judgeable(*place)
-        found = judge(cell["value"], cell["spread"], f"{cell['unit']}, {cell['seeds']} seed(s)", enough=cell["seeds"] >= MIN_SEEDS)
+        found = alone(cell)
         return replace(found, status="fails") if cell["value"] == 0 and not found.needs else found
 
     return predicate
@@ -587,11 +591,7 @@ def at_work(row: str, column: str) -> Place:
 
 def against_each_other(kind: str) -> Callable[[Evidence], Verdict]:
     """A predicate: without experts, the mean cosine of a kind of pairs in the FFN is negative."""
-    def predicate(evidence: Evidence) -> Verdict:
-        cell = evidence.judgeable(*at_work(kind, "mean cosine, FFN, SAID"))
-        return judge(-cell["value"], cell["spread"], f"{cell['unit']}, {cell['seeds']} seed(s)", enough=cell["seeds"] >= MIN_SEEDS)
-
-    return predicate
+    return lambda evidence: alone(evidence.judgeable(*at_work(kind, "mean cosine, FFN, SAID")), sign=-1)
 
 MITIGATES = ("we further propose a Mixture-of-Attribute-Experts (MoAE) module to effectively capture scenario-specific clues and mitigate inter-scenario "
              "interference")
