@@ -7,7 +7,7 @@ __all__ = ['EVALUATION', 'PACKAGES', 'PARENT', 'module_path', 'imported_modules'
            'twin_module', 'twin_folder', 'prepare', 'real_dataset', 'fingerprint', 'measuring', 'ingredients',
            'address', 'run_folder', 'git', 'installed', 'provenance', 'follow_parent', 'take_over', 'check_settings',
            'execute', 'score', 'weights_of', 'execute_train', 'execute_evaluate', 'builder', 'teller',
-           'execute_profile', 'execute_measure', 'Run', 'load_run', 'finished', 'current_plan', 'Session',
+           'execute_profile', 'execute_measure', 'Run', 'load_run', 'finished', 'current_plan', 'Session', 'put_values',
            'put_trained', 'Latency', 'latency', 'put_latency']
 
 # %% ../nbs/laboratory/runs.ipynb #f009071e
@@ -24,7 +24,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -410,6 +410,13 @@ class Session:
         return cells
 
 # %% ../nbs/laboratory/runs.ipynb #4de6d1c7
+def put_values(self: Session, row: str, column: str, values: float | Sequence[float], names: Sequence[str], protocol: str,
+               spread: float | None = None, seeds: int | None = None) -> None:
+    """Fill a trained cell with `values` computed from the runs `names`: one a seed, or a single number with its own `spread` and `seeds`."""
+    first = self.run(names[0]).record
+    self.sheet.put(row, column, values, spread=spread, seeds=seeds, data=self.plan.job(names[0]).data, origin=first["origin"], weights=first["weights"],
+                   protocol=protocol, run=" ".join(dict.fromkeys(self.run(name).name for name in names)))
+
 def put_trained(self: Session, row: str, column: str, names: list[str], score: str = "mAP", missing: str = "left-out",
                 setting: str | None = None) -> None:
     """Fill a trained cell from the runs `names` (one a seed); `score` is a key of the evaluation's summary in a `setting` (None: the runs' first).
@@ -418,13 +425,11 @@ def put_trained(self: Session, row: str, column: str, names: list[str], score: s
     """
     if names[0] not in self.artefact.needs:
         return self.sheet.put(row, column, None, reason=missing)
-    runs = [self.run(name) for name in names]
-    first = runs[0].record
     scale = 100 if self.sheet.cells.loc[(row, column), "unit"] == "percent" else 1
-    self.sheet.put(row, column, [scale * run.score(score, setting) for run in runs], data=self.plan.job(names[0]).data, origin=first["origin"],
-                   weights=first["weights"], protocol=setting or first["settings"][0], run=" ".join(run.name for run in runs))
+    values = [scale * self.run(name).score(score, setting) for name in names]
+    self.put_values(row, column, values, names, setting or self.run(names[0]).record["settings"][0])
 
-Session.put_trained = put_trained
+Session.put_values, Session.put_trained = put_values, put_trained
 
 # %% ../nbs/laboratory/runs.ipynb #b0f32c08
 @dataclasses.dataclass(frozen=True)

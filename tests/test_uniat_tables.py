@@ -12,7 +12,7 @@ from reid_nb.papers.uniat.speed import DENSE as BEHIND
 from reid_nb.papers.uniat.speed import PHASES
 from reid_nb.papers.uniat.tables import ANYTIME, MAPS, ORDER, TIME_COLUMNS, agreement, conditions, experts_figure, order_figure, put_order, put_times
 from reid_nb.plans import PRESETS, Data
-from reid_nb.runs import Run
+from reid_nb.runs import Run, Session
 
 RECORD = {"measured": {"batch": 4, "threads": 2, "device": "cpu", "vit": {}}, "conditions": {"cpu": "a processor", "gpu": None}}
 
@@ -83,7 +83,9 @@ def ablation(*scores):
                                                               "scores": {setting: {"mAP": value / 100} for setting, value in zip(ANYTIME.values(), six)}})
             for seed, six in enumerate(scores)}
     plan = SimpleNamespace(seeds=len(scores), job=lambda name: SimpleNamespace(data=Data("at_ustc", "mini")))
-    return SimpleNamespace(sheet=Sheet("uniat", "table_3", PRESETS["mini"]), run=runs.__getitem__, plan=plan)
+    here = object.__new__(Session)   # without the plan's files
+    here.sheet, here.run, here.plan = Sheet("uniat", "table_3", PRESETS["mini"]), runs.__getitem__, plan
+    return here
 
 
 def order(*scores):

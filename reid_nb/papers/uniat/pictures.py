@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['taking_part', 'classes', 'compactness', 'same_person_neighbours', 'people_on_show', 'on_show', 'flat', 'draw_map',
            'run_features', 'own_feature', 'compared', 'most_ordinary', 'greatest_gain', 'answers', 'ranking_sheet',
-           'by_scenario', 'scores', 'cost_of_not_knowing', 'put_values']
+           'by_scenario', 'scores', 'cost_of_not_knowing']
 
 # %% ../../../nbs/uniat/06d_pictures.ipynb #838374de
 from collections.abc import Sequence
@@ -184,10 +184,3 @@ def cost_of_not_knowing(known: pd.DataFrame, mixed: pd.DataFrame, title: str):
     axes.set_title(title, fontsize=10)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, fontsize=8.5)
     return figure
-
-# %% ../../../nbs/uniat/06d_pictures.ipynb #cc6dd333
-def put_values(session: Session, row: str, column: str, values: Sequence[float], names: Sequence[str], protocol: str) -> None:
-    """Fill a trained cell with one value a seed, computed from the runs `names`."""
-    first = session.run(names[0])
-    session.sheet.put(row, column, values, data=session.plan.job(names[0]).data, origin=first.record["origin"], weights=first.record["weights"],
-                      protocol=protocol, run=" ".join(session.run(name).name for name in names))

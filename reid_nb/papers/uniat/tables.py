@@ -33,9 +33,7 @@ def put_mean(session: Session, row: str, column: str, names: dict[str, list[str]
         return session.sheet.put(row, column, None, reason="left-out")
     seeds = range(len(next(iter(names.values()))))
     values = [100 * np.mean([session.run(names[place][seed]).score(score, settings[place]) for place in names]) for seed in seeds]
-    first = session.run(every[0])
-    session.sheet.put(row, column, values, data=session.plan.job(every[0]).data, origin=first.record["origin"], weights=first.record["weights"],
-                      protocol="mean of " + ", ".join(settings[place] for place in names), run=" ".join(dict.fromkeys(session.run(name).name for name in every)))
+    session.put_values(row, column, values, every, "mean of " + ", ".join(settings[place] for place in names))
 
 # %% ../../../nbs/uniat/06a_tables.ipynb #4c0aa5ae
 def runs_of(session: Session, row: str, dataset: str | None = None) -> list[str]:
@@ -78,10 +76,7 @@ def put_order(session: Session, row: str) -> None:
     scores = np.array([[session.run(name).score("mAP", setting) for setting in ANYTIME.values()] for name in names])
     printed = session.sheet.cells.loc[[(row, column) for column in MAPS], "paper_value"].astype(float)
     spread = np.std([agreement(each, printed) for each in scores], ddof=1) if len(scores) > 1 else None
-    first = session.run(names[0])
-    session.sheet.put(row, ORDER, agreement(scores.mean(axis=0), printed), spread=spread, seeds=len(names), data=session.plan.job(names[0]).data,
-                      origin=first.record["origin"], weights=first.record["weights"], protocol="rank correlation over " + ", ".join(ANYTIME.values()),
-                      run=" ".join(session.run(name).name for name in names))
+    session.put_values(row, ORDER, agreement(scores.mean(axis=0), printed), names, "rank correlation over " + ", ".join(ANYTIME.values()), spread, len(names))
 
 # %% ../../../nbs/uniat/06a_tables.ipynb #e1ffebda
 def order_figure(cells: pd.DataFrame, rows: Sequence[str], trained_on: str):
