@@ -8,6 +8,7 @@ __all__ = ['PAPER_COLUMNS', 'KINDS', 'FORMULA_TOLERANCE', 'CELL_COLUMNS', 'TEXTS
 
 # %% ../nbs/laboratory/cells.ipynb #1e47d917
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -84,11 +85,11 @@ class Sheet:
         self.ours: dict[tuple[str, str], dict] = {}
 
 # %% ../nbs/laboratory/cells.ipynb #b368aa99
-def put(self: Sheet, row: str, column: str, values, *, spread: float | None = None, data: Data | None = None, origin: str = "",
+def put(self: Sheet, row: str, column: str, values, *, spread: float | None = None, data: Data | Sequence[Data] | None = None, origin: str = "",
         weights: str = "", protocol: str = "", run: str = "", reason: str = "", seeds: int | None = None) -> None:
     """Put `values` (a number, or one number a seed) into a cell, with where they came from.
 
-    `spread` is the standard deviation over seeds unless given. `run`: names of runs, joined by spaces. `reason`: why
+    `spread` is the standard deviation over seeds unless given. `data`: the dataset that was measured, or several. `run`: names of runs, joined by spaces. `reason`: why
     there is no value (`needs-data`, `left-out`, `quoted`, `needs-gpu`), with `values=None`. `seeds`: how many a number of its own rests on. `origin`: what the run read, "real" or
     "twin", by its own record; only "real" makes a number comparable.
     """
@@ -97,9 +98,10 @@ def put(self: Sheet, row: str, column: str, values, *, spread: float | None = No
     numbers = np.atleast_1d(np.asarray([] if values is None else values, dtype=float))
     if spread is None and len(numbers) > 1:
         spread = float(numbers.std(ddof=1))
+    several = [data] if isinstance(data, Data) else data or []
     self.ours[row, column] = {
         "value": float(numbers.mean()) if len(numbers) else None, "spread": spread, "seeds": seeds or len(numbers),
-        "dataset": data.label if data else "", "weights": weights, "protocol": protocol, "run": run,
+        "dataset": ", ".join(dict.fromkeys(each.label for each in several)), "weights": weights, "protocol": protocol, "run": run,
         "reason": reason, "real": origin == "real"}
 
 Sheet.put = put

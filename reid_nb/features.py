@@ -28,7 +28,8 @@ def read_features(path: Path) -> tuple[np.ndarray, np.ndarray, pd.DataFrame, pd.
         with np.load(path, allow_pickle=False) as archive:
             arrays = dict(archive)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        why = "there is no such file" if not Path(path).is_file() else "it is no .npz archive of plain arrays, or damaged"
+        why = ("it is a folder" if Path(path).is_dir() else "there is no such file" if not Path(path).is_file()
+               else "it is no .npz archive of plain arrays, or damaged")
         raise ReidError(f"{path} cannot be read: {why}. Write it with numpy.savez(path, query_embeddings=..., query_pids=..., ...) "
                         "and name it here.") from error
     (query, query_table), (gallery, gallery_table) = (side(path, arrays, split) for split in ("query", "gallery"))

@@ -18,8 +18,8 @@ def readme_text() -> str:
     texts = ["".join(cell["source"]) for cell in cells]
     parts = [text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```" for cell, text in zip(cells, texts)]
     notice = "<!-- Made from nbs/index.ipynb by `reid-nb readme`: edit that. -->"
-    body = "\n\n".join(parts).replace("](../", "](./").replace("](foundations/", "](nbs/foundations/")
-    for part in ("laboratory", "cnl", "course"):
+    body = "\n\n".join(parts).replace("](../", "](./")
+    for part in sorted(path.name for path in (project_root() / "nbs").iterdir() if path.is_dir()):
         body = body.replace(f"]({part}/", f"](nbs/{part}/")
     return f"{notice}\n{body}\n"
 

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['command', 'rule', 'stamp', 'finished_run', 'job_rules', 'artefact_rules', 'needed', 'Share', 'write_snakefile',
-           'snakemake_command', 'members', 'end_group', 'snakemake', 'Progress', 'fraction', 'seconds_left',
-           'newly_done', 'minutes', 'follow', 'gather_cells', 'gather_claims', 'gather', 'failures', 'select',
-           'reproduce', 'check_ready', 'run_rounds', 'run_graph', 'forget_lost']
+           'check_options', 'snakemake_command', 'members', 'end_group', 'snakemake', 'Progress', 'fraction', 'work',
+           'seconds_left', 'newly_done', 'minutes', 'follow', 'gather_cells', 'gather_claims', 'gather', 'failures',
+           'select', 'reproduce', 'check_ready', 'run_rounds', 'run_graph', 'forget_lost']
 
 # %% ../nbs/laboratory/reproduce.ipynb #a4b8ca8f
 import contextlib
 import importlib
+import io
 import os
 import platform
 import shlex
@@ -28,7 +29,7 @@ import pandas as pd
 from .artefacts import artefact_hash
 from .cells import CELL_COLUMNS, Sheet, read_cells
 from .claims import Evidence, evaluate_claims
-from .errors import ReidError
+from .errors import ReidError, UsageError
 from .files import atomic, locked, outputs_root, read_json, write_json
 from .machine import available_cores
 from .plans import ALONE, Plan, load_plan, slug
@@ -119,6 +120,23 @@ def write_snakefile(folder: Path, shares: Sequence[Share]) -> Path:
         partial.write_text(head + f"rule all:\n    default_target: True\n    input:{every}\n\n" + "\n".join(rules))
     return folder / "Snakefile"
 
+# %% ../nbs/laboratory/reproduce.ipynb #40ab29df
+def check_options(extra: Sequence[str]) -> None:
+    """Raise `UsageError` for words that Snakemake's parser refuses or does not know."""
+    if not extra:
+        return
+    from snakemake.cli import get_argument_parser
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            strange = get_argument_parser().parse_known_args(list(extra))[1]
+    except SystemExit:
+        why = said.getvalue().strip().rpartition("error: ")[2] or "it stopped at it"
+        raise UsageError(f"Snakemake refuses {shlex.join(extra)}: {why}. See snakemake --help.") from None
+    if strange:
+        raise UsageError(f"Neither reid-nb nor Snakemake knows {shlex.join(strange)}. See reid-nb reproduce --help, and snakemake --help.")
+
 # %% ../nbs/laboratory/reproduce.ipynb #29124a19
 def snakemake_command(extra: Sequence[str]) -> list[str]:
     """The call of Snakemake; `extra` arguments are handed on as they are (an executor, its profile, `--jobs`)."""
@@ -179,6 +197,7 @@ class Progress:
             self.steps.update({path: (f"{plan.paper} {name}", cost) for name, path, cost in jobs + tables})
         self.steps = {path: step for path, step in self.steps.items() if not (folder / path).exists()}
         self.done: set[str] = set()
+        self.before = self.work()   # what an interrupted batch has left of steps that are not done
 
 # %% ../nbs/laboratory/reproduce.ipynb #4040c6be
 def fraction(self: Progress, path: str) -> float:
@@ -190,15 +209,18 @@ def fraction(self: Progress, path: str) -> float:
         return min(progress["epoch"] / progress["of"], 0.99)
     return 0.0
 
+def work(self: Progress) -> float:
+    """The cost of what is done of all steps."""
+    return sum(cost * self.fraction(path) for path, (_, cost) in self.steps.items())
+
 def seconds_left(self: Progress) -> float:
     """Seconds until the batch is done, at the speed seen so far (before anything is done: at the expected speed)."""
-    total = sum(cost for _, cost in self.steps.values())
-    done = sum(cost * self.fraction(path) for path, (_, cost) in self.steps.items())
-    elapsed = time.time() - self.started
-    speed = done / elapsed if done > 0.02 * total else float(available_cores())
+    total, done = sum(cost for _, cost in self.steps.values()), self.work()
+    gained, elapsed = done - self.before, time.time() - self.started
+    speed = gained / elapsed if gained > 0.02 * total else float(available_cores())
     return (total - done) / speed
 
-Progress.fraction, Progress.seconds_left = fraction, seconds_left
+Progress.fraction, Progress.work, Progress.seconds_left = fraction, work, seconds_left
 
 # %% ../nbs/laboratory/reproduce.ipynb #368be831
 def newly_done(self: Progress) -> list[str]:
@@ -290,8 +312,11 @@ def reproduce(papers: Sequence[str], preset: str, seeds: int | None = None, arte
 
     started, created = time.time(), datetime.now(timezone.utc).isoformat(timespec="seconds")
     folder = outputs_root() / preset
+    check_options(snakemake_arguments)
     for paper in papers:
-        check_ready(load_plan(paper, preset, seeds), snakemake_arguments)
+        plan = load_plan(paper, preset, seeds)
+        select(plan, artefacts, core)   # a misspelt name is found first
+        check_ready(plan, snakemake_arguments)
     with locked(folder, "reproduction"):
         plans, worked, failed = run_rounds(folder, papers, seeds, artefacts, core, snakemake_arguments, say)
         gather(plans)

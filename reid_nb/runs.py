@@ -414,7 +414,7 @@ def put_values(self: Session, row: str, column: str, values: float | Sequence[fl
                spread: float | None = None, seeds: int | None = None) -> None:
     """Fill a trained cell with `values` computed from the runs `names`: one a seed, or a single number with its own `spread` and `seeds`."""
     first = self.run(names[0]).record
-    self.sheet.put(row, column, values, spread=spread, seeds=seeds, data=self.plan.job(names[0]).data, origin=first["origin"], weights=first["weights"],
+    self.sheet.put(row, column, values, spread=spread, seeds=seeds, data=[self.plan.job(name).data for name in names], origin=first["origin"], weights=first["weights"],
                    protocol=protocol, run=" ".join(dict.fromkeys(self.run(name).name for name in names)))
 
 def put_trained(self: Session, row: str, column: str, names: list[str], score: str = "mAP", missing: str = "left-out",

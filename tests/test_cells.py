@@ -74,6 +74,12 @@ def test_a_sheet_takes_values_with_their_provenance():
     assert (frame.query("row != 'C-NL @ 8'")["status"].isin(["missing", "not-published"])).all()
 
 
+def test_a_number_from_several_datasets_names_them_all():
+    sheet = Sheet("cnl", "table_1", PRESETS["mini"])
+    sheet.put("C-NL @ 8", "mAP", 0.5, data=[TWIN, Data("prcc", "mini"), TWIN])
+    assert sheet.frame().set_index(["row", "column"]).loc[("C-NL @ 8", "mAP"), "dataset"] == f"{TWIN.label}, prcc (twin, mini)"
+
+
 def test_a_sheet_refuses_a_cell_that_the_paper_does_not_have():
     with pytest.raises(UsageError, match="C-NL @ 9"):
         Sheet("cnl", "table_1", PRESETS["mini"]).put("C-NL @ 9", "mAP", 0.5)

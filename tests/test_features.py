@@ -61,6 +61,11 @@ def test_a_file_that_is_no_archive(tmp_path):
         read_features(tmp_path / "f.npz")
 
 
+def test_a_folder_is_called_one(tmp_path):
+    with pytest.raises(ReidError, match="cannot be read: it is a folder"):
+        read_features(tmp_path)
+
+
 def test_scenarios_of_the_day_and_the_year_can_be_asked_for(tmp_path):
     """Person 0 in another outfit by night, person 1 in the same one, person 2 in another one by day."""
     more = {"query_clothes": np.array([1, 1, 1]), "query_modalities": np.array(["rgb"] * 3), "gallery_clothes": np.array([2, 1, 2]),

@@ -1,6 +1,7 @@
 """The project as a whole: notebooks and package say the same, the README too, and nothing heavy loads by itself."""
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -60,6 +61,11 @@ def test_notebook_is_committed_clean(path, exported):
     for cell in notebook["cells"]:
         assert not cell.get("outputs") and not cell.get("execution_count")
         assert len(cell["source"]) <= 40 or cell["cell_type"] != "code", f"a cell of {len(cell['source'])} lines"
+
+
+def test_links_of_the_readme_lead_somewhere():
+    links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", (ROOT / "README.md").read_text())
+    assert len(links) > 80 and [link for link in links if not (ROOT / link).exists()] == []
 
 
 def test_readme_is_the_index_notebook():

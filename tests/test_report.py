@@ -12,6 +12,7 @@ from reid_nb.cells import CELL_COLUMNS
 from reid_nb.claims import CLAIM_COLUMNS
 from reid_nb.errors import ReidError, UsageError
 from reid_nb.files import write_json
+from reid_nb.plans import PAPERS
 from reid_nb.report import KINDS, STATUSES, VERDICTS, column_places, comparison, duration, number, write_report
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -319,6 +320,7 @@ def test_number(text, spread, places, expected):
     (["0.53218", "0.51"], ["0.8733", "0.88"], [], 4), (["0.0312"], ["25.17"], [], 4), (["812.4"], ["25.17"], [], 2),
     (["751", "3368"], ["", "3368"], [], 0), (["0.53218"], ["", ""], [], 4), ([], ["0.87 ± 0.01"], [], 2),
     (["100.2", "104"], ["105"], ["0.8"], 1), (["23.508032"], ["23,508,032"], [], 1),
+    (["0.3174", "0", "0", "0", "0.0399"], [""], [], 4), (["0", "0", "0.0087"], ["2.5"], [], 5), (["35.2", "17.1", "0.0087"], ["25.17"], [], 3),
 ])
 def test_column_places(values, printed, spreads, expected):
     assert column_places(values, printed, spreads) == expected
@@ -386,11 +388,37 @@ def test_agreement_with_a_formula_is_no_match_with_the_paper(tmp_path):
     assert "1 of 1 architecture number of Table 1 (cnl) matches the paper" in words
 
 
+def test_a_batch_that_did_not_end_is_not_called_finished(tmp_path):
+    cells = one(artefact="table_1", row=["a"], column="n", kind="architecture", status="match", value="17", paper_text="17", paper_value="17")
+    assert "The batch did not end" in written(tmp_path, cells).words
+    write_json(tmp_path / "reproduction.json", {"preset": "mini", "papers": ["cnl"], "failed": []})
+    assert "The batch did not end" not in written(tmp_path, cells).words
+
+
+def test_rows_of_other_weights_are_named(tmp_path):
+    cells = one(artefact="table_1", row=["a", "b", "c"], column="mAP", kind="trained", value="1", status="shown", dataset="d", weights=["random", "trunk", "trunk"],
+                protocol="p", seeds="1")
+    assert "Ours, trained: a: dataset d, weights random, protocol p, 1 seed; b, c: dataset d, weights trunk, protocol p, 1 seed." in written(tmp_path, cells).words
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_a_paper_explains_its_abbreviations(tmp_path, paper):
+    page = written(tmp_path, one(artefact="table_1", row=["a"], column="n", kind="architecture", status="match").assign(paper=paper))
+    assert all(word in page.words and meaning in page.words for word, meaning in report.words_of(paper).items())
+
+
+def test_parts_of_one_sentence_say_what_each_of_them_tests(tmp_path):
+    claims = pd.DataFrame({"paper": "cnl", "artefact": "table_1", "claim": ["by parameters", "by time"], "quote": "smaller and faster", "status": ["holds", "fails"],
+                           "margin": ["0.5", "-0.2"], "spread": "0.1"}).reindex(columns=CLAIM_COLUMNS).fillna("")
+    words = written(tmp_path, one(artefact="table_1", row=["a"], column="n", kind="architecture", status="match"), claims).words
+    assert "smaller and faster by parameters, margin 0.5" in words and "smaller and faster by time, margin −0.2" in words
+
+
 def test_no_number_is_counted_in_two_lines_of_what_is_open(tmp_path):
     cells = one(artefact="table_1", row=list("abcd"), column="mAP", kind="trained", value=["0.1", "", "", "0.2"],
                 status=["shown", "left-out", "needs-gpu", "not-published"])
     cells.to_csv(tmp_path / "cells.csv", index=False)
-    counts = [item["text"].split()[0] for item in report.still_open(report.read_outputs(tmp_path)) if "artefact" not in item["text"]]
+    counts = [item["text"].split()[0] for item in report.still_open(report.read_outputs(tmp_path)) if "artefact" not in item["text"] and "batch" not in item["text"]]
     assert counts[:4] == ["1", "1", "1", "1"]
 
 

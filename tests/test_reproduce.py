@@ -14,7 +14,7 @@ from reid_nb import artefacts, reproduce, runs
 from reid_nb.cells import CELL_COLUMNS
 from reid_nb.claims import CLAIM_COLUMNS
 from reid_nb.errors import ReidError, UsageError
-from reid_nb.files import read_json
+from reid_nb.files import read_json, write_json
 from reid_nb.machine import available_cores
 from reid_nb.plans import load_plan
 
@@ -112,6 +112,11 @@ def test_a_failed_round_opens_no_other(plan, tmp_path, monkeypatch):
     assert seen == [["hac-8-s0"], ["agw-7-s0"], []] and not failed, "the same call goes on where it stopped"
 
 
+def test_a_planned_paper_is_called_planned():
+    with pytest.raises(UsageError, match="'next' is planned and not here yet. Here: cnl, uniat"):
+        load_plan("next", "mini")
+
+
 def test_two_batches_in_one_folder(tmp_path):
     with reproduce.locked(tmp_path, "reproduction"):
         code = f"from reid_nb.files import locked\nwith locked({str(tmp_path)!r}, 'reproduction'): pass"
@@ -127,6 +132,15 @@ def test_snakemake_takes_its_own_options():
     assert "--cores" in reproduce.snakemake_command([])
 
 
+@pytest.mark.parametrize("words, told", [(["--nosuchoption"], "Neither reid-nb nor Snakemake knows --nosuchoption"), (["--jobs"], "Snakemake refuses --jobs")])
+def test_a_misspelt_option_is_found_before_anything_is_rendered(words, told, tmp_path, monkeypatch):
+    monkeypatch.setenv("REID_NB_OUTPUTS", str(tmp_path))
+    with pytest.raises(UsageError, match=told):
+        reproduce.reproduce(["cnl"], "smoke", snakemake_arguments=words)
+    assert list(tmp_path.iterdir()) == []
+    reproduce.check_options(["--executor", "local", "--jobs", "2"])
+
+
 def test_time_left_follows_the_speed_seen(plan, tmp_path):
     progress = reproduce.Progress(tmp_path, [reproduce.Share.of(plan, ["figure_4"])])
     total = sum(cost for _, cost in progress.steps.values())
@@ -136,6 +150,15 @@ def test_time_left_follows_the_speed_seen(plan, tmp_path):
     progress.done.add(first)
     done = progress.steps[first][1]
     assert progress.seconds_left() == pytest.approx((total - done) * 100 / done, rel=0.05)
+
+
+def test_what_an_interrupted_batch_left_says_nothing_about_speed(plan, tmp_path):
+    share = [reproduce.Share.of(plan, ["table_1"])]
+    path, (_, cost) = max(reproduce.Progress(tmp_path, share).steps.items(), key=lambda step: step[1][1])
+    write_json(tmp_path / Path(path).parent / "progress.json", {"epoch": 8, "of": 10, "seconds_left": 1})
+    progress = reproduce.Progress(tmp_path, share)
+    total = sum(cost for _, cost in progress.steps.values())
+    assert progress.seconds_left() == pytest.approx((total - 0.8 * cost) / available_cores())
 
 
 def test_parameters_are_checked_before_anything_runs(plan, tmp_path):

@@ -193,15 +193,17 @@ def test_a_count_that_is_off_by_one_is_refuted():
 @pytest.mark.parametrize("batch, ratio, noise, status", [
     (4, 1.1, "", "holds"), (4, 1.5, "", "undecided"), (64, 1.5, "", "fails"), (64, 1.1, ", noisy", "undecided"), (4, 1.1, ", noisy", "undecided")])
 @pytest.mark.parametrize("row", ["MoAE 12", "MoAE 12 (all computed)"])
-def test_a_small_batch_bears_a_limit_of_training_out_and_refutes_none(row, batch, ratio, noise, status):
+@pytest.mark.parametrize("phase", ["training time", "inference time"])
+def test_a_small_batch_bears_a_limit_of_time_out_and_refutes_none(phase, row, batch, ratio, noise, status):
     cells = cells_of_the_paper().assign(protocol=f"batch {batch}, ViT-B/16 at 256 x 128, 2 cores, a processor{noise}")
-    found = judge(NAMED["twelve experts take 1.2 times the time"], changed({("table_2", row, "training time"): ratio}, cells))
+    found = judge(NAMED["twelve experts take 1.2 times the time"], changed({("table_2", row, phase): ratio}, cells))
     assert found["status"] == status and bool(found["needs"]) == (status == "undecided")
 
 
-def test_inference_has_no_optimiser_to_excuse_it():
-    cells = changed({("table_2", "MoAE 12", "inference time"): 1.5}).assign(protocol="batch 4, ViT-B/16 at 256 x 128, 2 cores, a processor")
-    assert judge(NAMED["twelve experts take 1.2 times the time"], cells)["status"] == "fails"
+@pytest.mark.parametrize("batch, status", [(4, "undecided"), (64, "fails")])
+def test_a_small_batch_refutes_no_comparison_of_two_rows_either(batch, status):
+    cells = cells_of_the_paper().assign(protocol=f"batch {batch}, ViT-B/16 at 256 x 128, 2 cores, a processor")
+    assert judge(NAMED["one chosen expert is enough to be cheap"], cells)["status"] == status   # 1.06 for six experts and 1.20 for twelve
 
 
 QUOTING = ["Uni-AT exceeds all methods", "Uni-AT exceeds CC-ReID and CM-ReID methods in every scenario", "Uni-AT generalises best"]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ANYTIME', 'CROSS', 'OWN', 'SIZES', 'METHODS', 'UNIFIED', 'SOURCES', 'SMOKE_BATCH', 'TRUNK', 'DENSE', 'EVERY_TIME',
-           'TINY', 'TIMES', 'TIMES_COST', 'Size', 'epochs_of', 'of_length', 'scenario_recipe', 'from_scratch',
+           'TINY', 'TIMES', 'TIMES_COST', 'WORDS', 'Size', 'epochs_of', 'of_length', 'scenario_recipe', 'from_scratch',
            'method_recipe', 'resnet_recipe', 'job_name', 'data_of', 'train_job', 'cross_jobs', 'trained_rows',
            'trunk_jobs', 'source', 'jobs_of', 'times_job', 'needs', 'artefacts', 'plan']
 
@@ -177,6 +177,19 @@ def artefacts(size: Size, seeds: int) -> dict[str, Artefact]:
              ("figure_8", "Figure 8: ranking lists of six scenarios", needs(compared, seeds)),
              ("experts_at_work", "What the experts take over", needs(("SAID", "SAID + MoAE", "Uni-AT"), seeds))]
     return {name: Artefact(name, title, f"{folder}/{name}.ipynb", wanted) for name, title, wanted in known}
+
+# %% ../../../nbs/uniat/06_plan.ipynb #ba172dce
+WORDS = {
+    "DT, NT, AD": "the moments: a query by day is answered by day (daytime), one by night by night (nighttime), or each by the other (all day)",
+    "ST, LT": "the intervals: right answers wear the query's outfit (short-term), or another one (long-term); both with DT, NT and AD make six scenarios",
+    "Any-Time": "the mean of the six scenarios",
+    "head": "the feature of one scenario: its CLS token behind its own normalisation",
+    "MS-ReID": "the network with a CLS token for each scenario, and no experts",
+    "SAID, L^s_id": "the scenario-aware identity loss: short-term heads learn to tell outfits apart, long-term heads people",
+    "MoAE": "mixture of attribute experts: a scenario's token passes one expert, and experts share layers where scenarios share DT, NT, AD, ST or LT",
+    "HDW": "hierarchical dynamic weighting: scenarios whose images the network is unsure of weigh more in the loss",
+    "twin-trunk": "weights from a common start, trained on the twin, in place of pretrained ones",
+}
 
 # %% ../../../nbs/uniat/06_plan.ipynb #19cca1d3
 def plan(preset: Preset, seeds: int) -> Plan:
