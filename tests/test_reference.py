@@ -22,7 +22,7 @@ class Expected(NamedTuple):
     pending: frozenset[str] = frozenset()   # artefacts that were not asked for yet
 
 
-PAPERS = {"cnl": Expected(CNL, 70, 400), "uniat": Expected(UNIAT, 150, 10, frozenset({"table_1", "table_2", "table_5", "table_6"}))}
+PAPERS = {"cnl": Expected(CNL, 70, 400), "uniat": Expected(UNIAT, 200, 30, frozenset({"table_1", "table_2", "table_5", "table_6"}))}
 
 
 @pytest.fixture(scope="module", params=PAPERS)
