@@ -64,6 +64,7 @@ VERDICTS = {
 WORDS = {
     "mAP, R1": "mean average precision, and Rank-1: the share of queries whose first answer is right; 1 or 100 % at best",
     "twin": "people rendered into the folders and file names of a real dataset; what is learned from it says nothing about the real one's numbers",
+    "twin-trunk": "weights from a common start, trained on the twin, in place of pretrained ones",
     "seed": "one training; two of them differ by luck, and the spread (±) says by how much",
 }
 

@@ -56,7 +56,6 @@ WORDS = {
     "@ 6, 8": "blocks at positions 6 and 8 of the network's 17, counted from its input",
     "slow-down": "the time of a network as a multiple of ResNet-50's, in one run",
     "circle loss": "another loss in place of cross-entropy; it changes the training and not the network",
-    "twin-trunk": "weights from a common start, trained on the twin, in place of pretrained ones",
 }
 
 # %% ../../../nbs/cnl/09_plan.ipynb #28933d73

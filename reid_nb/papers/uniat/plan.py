@@ -188,7 +188,6 @@ WORDS = {
     "SAID, L^s_id": "the scenario-aware identity loss: short-term heads learn to tell outfits apart, long-term heads people",
     "MoAE": "mixture of attribute experts: a scenario's token passes one expert, and experts share layers where scenarios share DT, NT, AD, ST or LT",
     "HDW": "hierarchical dynamic weighting: scenarios whose images the network is unsure of weigh more in the loss",
-    "twin-trunk": "weights from a common start, trained on the twin, in place of pretrained ones",
 }
 
 # %% ../../../nbs/uniat/06_plan.ipynb #19cca1d3
